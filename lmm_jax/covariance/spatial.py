@@ -19,6 +19,7 @@ _FAR = 1e30
 # Log ranges to look at, in units of the distance of neighbours: many where the slope of the
 # criterion jumps.
 _FEW_RANGES, _MANY_RANGES = np.linspace(-0.5, 5.0, 8), np.linspace(0.2, 4.2, 25)
+_FEW_ALONE = np.array([-3.0, -1.5, 0.0, 1.5, 3.0])
 # Units of time in the typical distance of rows, or the other way round, from which phi is not a
 # number that tests should depend on.
 _OTHER_UNIT = 16.0
@@ -100,8 +101,8 @@ class Spatial(Correlation):
     def rows_to_look_at(self) -> tuple[np.ndarray, ...]:
         """See :attr:`Correlation.rows_to_look_at`: ranges, from short ones to beyond all rows."""
         ranges = _FEW_RANGES if not self.rugged else _MANY_RANGES
-        if not self.nugget:
-            return (ranges[:, None],) if self.rugged else ()
+        if not self.nugget:  # independence is an optimum beside that of a long range
+            return (ranges[:, None] if self.rugged else _FEW_ALONE[:, None],)
         nuggets = (_SOME, *_LARGE) if self.rugged else _LARGE
         return tuple(np.column_stack([ranges, np.full(ranges.size, x)]) for x in nuggets)
 

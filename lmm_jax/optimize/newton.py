@@ -341,9 +341,13 @@ def judge(s: State[P], step: Step, jet: P, maxiter: int, slack: float = 0.0) -> 
     radius = xp.where(step.lifting | first, s.radius, radius)
     lift = xp.where(step.lifting & ~good, _LOWER * s.lift, s.lift)
     exhausted = s.tick >= maxiter
-    stuck = ~good & ~step.lifting & (small | (radius < _NO_STEP))
+    # whether nothing is left to gain is told by the rounding at the state: that of a trial at
+    # which V is nearly singular is no bound of it
+    own = xp.where(first, noise, rounding(s.jet))
+    nothing = step.predicted < own
+    stuck = ~good & ~step.lifting & (nothing | (radius < _NO_STEP))
     # no step, along a direction of negative curvature or not, gains what the criterion rounds
-    lowest = stuck & small & (step.flat | (step.decrement < _UNTOLD * noise))
+    lowest = stuck & nothing & (step.flat | (step.decrement < _UNTOLD * own))
     status = xp.where(exhausted, MAXITER, RUNNING)
     status = xp.where(stuck, STALLED, status)
     status = xp.where(step.final | lowest, CONVERGED, status)

@@ -23,6 +23,13 @@ _LARGE = np.geomspace(10.0, 1e6, 11)
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
 # Logit of a nugget that is hardly there.
 _HARDLY = -9.0
+# Starts with standard deviations that OLS does not show: that of one visit on the log scale, the
+# step from visit to visit beside a correlation near one, beside how many of the first starts, and
+# levels and rows up to which they are tried.
+_LOW, _RAMP, _NEAR_ONE, _BESIDE = 2.0, 0.3, 0.95, 2
+_MOST_LEVELS, _MOST_APART = 12, 4000
+# Parameter of a correlation of neighbours that is negative.
+_OPPOSITE = -1.5
 # Squares of OLS residuals, of which all add to one, below which fixed effects explain the rows.
 _EXPLAINED = 1e-20
 
@@ -64,19 +71,93 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
     xp = namespace(like)
     terms = [s for s in structures if not isinstance(s, ResidualStructure)]
     spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
-    starts = []
     in_space = any(residual_of(structures, a)[0].correlation.in_space for a in range(len(spreads)))
     alone = _ALONE_IN_SPACE if in_space else _ALONE
-    for rho, sd in _STARTS if terms else alone:
+
+    def at(rho: float, sd: float, spreads: Sequence[Array]) -> Array:
         parts = [s.start(xp.full(s.k, sd, like.dtype)) for s in terms]
         for arm, s in enumerate(spreads):
             residual, _ = residual_of(structures, arm)
             parts.append(residual.begin(xp.asarray(rho, like.dtype), s))
-        starts.append(xp.concatenate(parts))
+        return xp.concatenate(parts)
+
+    chosen = _STARTS if terms else alone
+    starts = [at(rho, sd, spreads) for rho, sd in chosen]
+    patterns = _spreads_apart(structures, rows, spreads)
+    for rho, sd in chosen[: _BESIDE if terms else 1]:
+        starts += [at(rho if near is None else near, sd, own) for near, own in patterns]
+    starts += _negative(structures, starts[0], len(spreads)) if terms else []
     places = _nuggets(structures, len(spreads))
     if places:  # where nearly none is left is often an optimum of its own
         starts += [xp.at(one)[np.array(places)].set(_HARDLY) for one in starts[:2]]
     return xp.stack(starts)
+
+
+def _spreads_apart(
+    structures: tuple[Structure, ...], rows: Sequence[Squares], spreads: Sequence[Array]
+) -> list[tuple[float | None, list[Array]]]:
+    """Log standard deviations of every arm that OLS residuals do not show, and a correlation.
+
+    Where visits have variances of their own and correlate, the fixed effects may follow one
+    visit, whose variance is small then, or run past the first or the last, so that variances
+    rise or fall along all of them and correlations are large. With a covariate its exponent, or
+    its multiple, may have either sign.
+    """
+    xp = namespace(rows[0].squares)
+    if sum(part.squares.size for part in rows) > _MOST_APART:
+        return []
+    residuals = [residual_of(structures, arm)[0] for arm in range(len(spreads))]
+    count = max(len(residual.spread.levels) for residual in residuals)
+    out: list[tuple[float | None, list[Array]]] = []
+
+    def like(row: np.ndarray) -> list[Array]:
+        return [_of_levels(s, r, row) for s, r in zip(spreads, residuals, strict=True)]
+
+    if 1 < count <= _MOST_LEVELS and not any(r.correlation.name == "symm" for r in residuals):
+        out += [(None, like(-_LOW * (np.arange(count) == level))) for level in range(count)]
+        out += [(_NEAR_ONE, like(slope * np.arange(count))) for slope in (_RAMP, -_RAMP)]
+    if any(residual.spread.of for residual in residuals):
+        for sign in (1.0, -1.0):
+            own = [
+                xp.at(s)[-1].set(sign * _unit_multiple(rows, arm)) if residual.spread.of else s
+                for arm, (s, residual) in enumerate(zip(spreads, residuals, strict=True))
+            ]
+            out.append((None, own))
+    return out
+
+
+def _of_levels(s: Array, residual: ResidualStructure, row: np.ndarray) -> Array:
+    """Log standard deviations of an arm with those of its levels like a row."""
+    xp, spread = namespace(s), residual.spread
+    if len(spread.levels) < 2:
+        return s
+    own = row[: len(spread.levels)]
+    own = own[1:] - own[0] if spread.anchored else own - own.mean()
+    middle = 0.0 if spread.anchored else xp.mean(s[: spread.n_levels])
+    return xp.concatenate([xp.asarray(own, s.dtype) + middle, s[spread.n_levels :]])
+
+
+def _unit_multiple(rows: Sequence[Squares], arm: int) -> Array:
+    """One over the standard deviation of what the last parameter of a spread multiplies."""
+    xp = namespace(rows[0].squares)
+    sums = [xp.zeros((), rows[0].squares.dtype) for _ in range(3)]
+    for part in rows:
+        if part.arm == arm:
+            x = part.slopes[-1]
+            sums = [total + xp.sum(part.rows * x**k) for k, total in enumerate(sums)]
+    count, total, squares = sums
+    variance = squares / count - (total / count) ** 2
+    some = variance > 0
+    return xp.where(some, xp.rsqrt(xp.where(some, variance, 1.0)), 0.0)
+
+
+def _negative(structures: tuple[Structure, ...], start: Array, arms: int) -> list[Array]:
+    """A start with neighbours that correlate negatively, which random effects may hide."""
+    found = [residual_of(structures, arm) for arm in range(arms)]
+    if not all(residual.correlation.name == "ar1" for residual, _ in found):
+        return []
+    places = np.array([at.stop - 1 for _, at in found])
+    return [namespace(start).at(start)[places].set(_OPPOSITE)]
 
 
 def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
