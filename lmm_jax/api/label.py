@@ -86,8 +86,17 @@ def _verdict(status: int, at: Estimates, model: Design, *, flat: bool) -> tuple[
     gone = _without_variance(at, model, _ROUNDING if status == CONVERGED else _ON_ITS_WAY)
     if gone:
         return FLAT, _VANISHES_IN.format(", ".join(gone))
+    if status == CONVERGED and _is_rounding(at, model):
+        return FLAT, _VANISHES
     first = None if status == CONVERGED else _vanishing_first(at, model)
     return status, _message(status, at) if first is None else _FIRST_VANISHES.format(first)
+
+
+def _is_rounding(at: Estimates, model: Design) -> bool:
+    """Whether what is left of y beside the random effects is its own rounding."""
+    if model.residual is not None or model.sigma is not None or not model.has_rows:
+        return False
+    return bool(np.sqrt(at.scale) < _ROUNDING * np.abs(model.endog).max())
 
 
 def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:

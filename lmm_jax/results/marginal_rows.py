@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -169,16 +169,28 @@ def _of_degrees(
 def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
     """Tests of :func:`lmm_jax.joint_tests`, covariates at their mean +- 1.
 
+    Where the model is not defined there, as near to their mean as the data are.
     Contrasts of variables do not depend on others that no interaction joins with them: every set
     of joined ones has a grid of its own, of few rows, at one value of the others.
     """
     known = fit.reference.variables
     given = {} if at is None else mapping(at, "at")
-    around = {
-        name: [c.mean - 1.0, c.mean + 1.0]
-        for name, c in known.covariates.items()
-        if name not in given and c.few is None
-    }
+    free = {n: c for n, c in known.covariates.items() if n not in given and c.few is None}
+    try:
+        return _tests_around(fit, by, given, {n: (1.0, c.mean) for n, c in free.items()})
+    except DataError:  # one less than the mean of a small number has no logarithm
+        inside = {n: (min(1.0, c.mean - c.low, c.high - c.mean), c.mean) for n, c in free.items()}
+        if all(step == 1.0 for step, _ in inside.values()):
+            raise
+    return _tests_around(fit, by, given, inside)
+
+
+def _tests_around(
+    fit: Basis, by: Any, given: Mapping[str, Any], free: Mapping[str, tuple[float, float]]
+) -> pd.DataFrame:
+    """The tests with covariates a step below and above their means."""
+    known = fit.reference.variables
+    around = {name: [mean - step, mean + step] for name, (step, mean) in free.items()}
     values = read_values(known, {**given, **around}, "mean", fit.rows)
     groups = names_of(by, "by")
     check_variables(groups, values, known)
