@@ -343,6 +343,8 @@ def _orthogonal_shares(X: np.ndarray) -> np.ndarray:
     share, count = np.zeros(p), 0
     Q = np.empty((n, min(n, p)), order="F")
     for first in range(0, p, _BLOCK):
+        if count == n:  # of as many columns as rows every other one is a combination
+            break
         at = np.arange(first, min(first + _BLOCK, p))
         at = at[largest[at] > 0]
         B = X[:, at] / largest[at]  # squares stay in the range of floats

@@ -110,6 +110,10 @@ def resolve(
         constant = name in CONSTANTS and (name, False) not in codes
         found_elsewhere = spelled(name, context) in context or constant
         if name not in data.columns and not found_elsewhere:
+            if name in data.index.names:
+                raise FormulaError(
+                    f"`{name}` names the index, and is no column: data.reset_index()", text, None
+                )
             raise _unknown("column", name, [str(column) for column in data.columns], text)
     for name in functions:
         if spelled(name, context) not in context and name not in LIBRARY:

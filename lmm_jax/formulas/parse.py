@@ -248,9 +248,12 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
         named = term[0].kind == "structure"
         if bars and (sign == "-" or not is_wrapped(term[1:] if named else term)):
             opener = max(i.start for i in term if i.text in "([" and i.start < bars[0][0].start)
-            raise FormulaError(
-                "a random-effects term can only be added: put `+` on both sides of it", text, opener
-            )
+            message = "a random-effects term can only be added: put `+` on both sides of it"
+            if sign == "-":
+                message = "a random-effects term cannot be taken away: leave it out of the formula"
+            elif term[-1].text == ";":
+                message, opener = "the formula ends before `;`: delete it", term[-1].start
+            raise FormulaError(message, text, opener)
         if len(bars) > 1 and min(depth for _, depth in bars) == 1:
             raise FormulaError(
                 "two bars in one term: write `(… | g) + (… | h)`", text, bars[1][0].start
@@ -285,6 +288,8 @@ def _add_residual(sign: str, term: Sequence[Item], text: str, parts: _Parts) -> 
 def _add_offset(item: Item, parts: _Parts) -> None:
     """Keep an offset; the same one twice counts once, as in R."""
     offset = to_python(item.text[item.text.index("(") + 1 : -1])
+    if not offset.strip():
+        raise FormulaError("offset() is empty: write `offset(x)`, or leave it out")
     check_source(offset)
     if without_blanks(offset) not in map(without_blanks, parts.offsets):
         parts.offsets.append(offset)
