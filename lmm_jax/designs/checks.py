@@ -293,6 +293,8 @@ def independent_columns(X: np.ndarray, names: Sequence[str]) -> tuple[int, ...]:
     check_units(X, names)
     share = _orthogonal_shares(X)
     kept = np.flatnonzero(share >= DEPENDENT_TOL).tolist()
+    if len(kept) == len(X) < X.shape[1]:  # more columns than rows are refused as they are
+        return tuple(range(X.shape[1]))
     dropped = np.flatnonzero(share < DEPENDENT_TOL)
     if dropped.size:
         which, nearly = ", ".join(names[j] for j in dropped[:_NAMED].tolist()), ""

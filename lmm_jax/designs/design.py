@@ -57,6 +57,7 @@ V = TypeVar("V")
     "is_rotated",
     "known_part",
     "padded_rows",
+    "traceable_plan",
     "places",
     "reach",
     "related_roots",
