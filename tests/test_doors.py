@@ -671,3 +671,20 @@ POINTLESS = [
 def test_an_argument_is_not_ignored(call, message):
     with pytest.raises(DataError, match=message):
         call()
+
+
+def test_a_number_and_its_text_are_no_two_groups():
+    """Ids of two files, or of a column that was typed in: twelve people were 24."""
+    mixed = [str(v) if i % 2 else v for i, v in enumerate(DATA["g"])]
+    with pytest.raises(DataError, match=r"'g' holds .* and '.*', which look alike"):
+        lmm.fit(FORMULA, DATA.assign(g=mixed))
+    apart = ["a" if v == DATA["g"].iloc[0] else v for v in DATA["g"]]
+    found = lmm.fit(FORMULA, DATA.assign(g=apart))
+    assert found.llf == pytest.approx(lmm.fit(FORMULA, DATA).llf, rel=1e-12)
+    with pytest.raises(DataError, match="'id' holds 1 and '1'"):
+        lmm.relationship(pd.DataFrame({"id": [1, "1"], "sire": [None] * 2, "dam": [None] * 2}))
+
+
+def test_a_factor_in_the_index_is_named():
+    with pytest.raises(FormulaError, match=r"`g` names the index.*reset_index"):
+        lmm.fit(FORMULA, DATA.set_index("g"))

@@ -738,3 +738,16 @@ def test_effect_sizes_with_a_known_sigma_are_contrasts_in_its_units():
     for bad in ({"sigma": 0, "edf": 5}, {"sigma": 1, "edf": -1}, {"sigma": "a", "edf": 5}):
         with pytest.raises(lmm.DataError, match=r"sigma=|edf="):
             pairs.eff_size(**bad)
+
+
+def test_joint_tests_where_the_mean_less_one_has_no_logarithm():
+    """Of one coefficient each: the F of the table of variance, whatever the step."""
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.uniform(0.05, 1.2, 120), "p": rng.uniform(0.02, 0.98, 120)})
+    data["g"], data["y"] = rng.integers(0, 12, 120), np.log(data["x"]) + rng.normal(size=120)
+    res = lmm.fit("y ~ log(x) + logit(p) + (1 | g)", data)
+    found, table = lmm.joint_tests(res), res.anova()
+    np.testing.assert_allclose(found["f"], table["f"], rtol=1e-9)
+    np.testing.assert_allclose(found["p_value"], table["p_value"], rtol=1e-9)
+    with pytest.raises(lmm.DataError, match="NaN or infinite"):
+        lmm.joint_tests(res, at={"x": [-1.0, 1.0]})

@@ -1,6 +1,7 @@
 """Values in formulas: doubles before arithmetic, R's functions, names and hints."""
 
 import pickle
+import statistics
 import warnings
 from decimal import Decimal
 
@@ -893,6 +894,37 @@ def test_numbers_of_a_column_are_those_of_the_first_data(code):
         np.testing.assert_allclose(
             alone, res.predict(data, conditional=False).iloc[[row]], rtol=1e-12
         )
+
+
+def lowest(v):
+    return v.min()
+
+
+@pytest.mark.parametrize(
+    ("code", "own"),
+    [("x - mean(x)", {"mean": np.mean}), ("x - mean(x)", {"mean": statistics.mean}),
+     ("x / std(x)", {"std": np.std}), ("x - nm.median(x)", {"nm": np}),
+     ("x - q(x, 0.3)", {"q": np.quantile}), ("(x - low(x)) / 2", {"low": lowest})],
+)  # fmt: skip
+def test_numbers_that_functions_of_the_caller_make_of_a_column_are_too(code, own):
+    """numpy's mean imported by name is not the library's, and means no other model."""
+    data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
+    res = lmm.fit(f"y ~ I({code}) + (1 | g)", data, context=own)
+    for again in (res, pickle.loads(pickle.dumps(res))):
+        alone = again.predict(data.iloc[[3]], conditional=False)
+        whole = again.predict(data, conditional=False)
+        np.testing.assert_allclose(alone, whole.iloc[[3]], rtol=1e-12)
+    means = lmm.emmeans(res, "1", at={"x": 0.25}).to_frame()["estimate"]
+    expected = res.predict(data.iloc[[0]].assign(x=0.25), conditional=False)
+    np.testing.assert_allclose(means, expected, rtol=1e-12)
+
+
+def test_columns_that_functions_of_the_caller_make_are_made_anew():
+    data = DATA.assign(y=np.random.default_rng(3).normal(size=len(DATA)))
+    res = lmm.fit("y ~ wave(x) + (1 | g)", data, context={"wave": np.cos})
+    other = data.assign(x=data["x"] + 1.0)
+    expected = lmm.fit("y ~ np.cos(x) + (1 | g)", data).predict(other, conditional=False)
+    np.testing.assert_allclose(res.predict(other, conditional=False), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

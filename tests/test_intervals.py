@@ -424,6 +424,11 @@ BAD = [
     (lambda r: r.conf_int(parm=3), "parm=3"),
     (lambda r: r.conf_int(method="bootstrap"), "pass seed="),
     (lambda r: r.conf_int(method="profile", df_method="kr"), "df_method belongs to"),
+    (lambda r: r.conf_int(seed=1), "seed= belongs to method='bootstrap', not to 'wald'"),
+    (lambda r: r.conf_int(n_boot=200), "n_boot= belongs to method='bootstrap'"),
+    (lambda r: r.conf_int(reml=True), "reml=True belongs to method='profile'"),
+    (lambda r: r.conf_int(method="profile", seed=1), "seed= belongs to"),
+    (lambda r: lmm.hypotheses(r, "Days", level=95), "level=95: a number between 0 and 1"),
     (lambda r: r.conf_int(method="profile", parm="Days", reml=True), "no profile of the fixed"),
     (lambda r: lmm.profile(r, "theta").conf_int(level=0.9999), "goes to 0.999"),
     (lambda r: lmm.profile(r, reml="no"), "pass True or False"),
@@ -567,6 +572,11 @@ def test_hypotheses_are_t_tests_or_functions():
     assert_close(lmm.hypotheses(res, [[0, 1]]).sd, res.t_test([[0, 1]]).sd, EXACT_TOL)
     ratio = lmm.hypotheses(res, lambda p: p["Days"] / p["Intercept"], level=0.9)
     assert ratio.level == 0.9 and ratio.estimate == pytest.approx(10.467286 / 251.405105)
+    narrow = lmm.hypotheses(res, "Days", level=0.5)
+    for limits in (narrow.conf_int(), narrow.summary_frame()[["conf_low", "conf_high"]]):
+        assert_close(limits, res.t_test("Days = 0").conf_int(level=0.5), EXACT_TOL)
+    assert "level 0.5" in str(narrow.summary())
+    assert_close(narrow.conf_int(0.1), res.t_test("Days = 0").conf_int(0.1), EXACT_TOL)
 
 
 def test_held_effects_keep_their_value():

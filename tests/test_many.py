@@ -360,6 +360,13 @@ def test_tables():
     assert "8 responses" in repr(many)
 
 
+def test_responses_may_be_a_mapping():
+    found = lmm.fit_many(INTERCEPT, FRAME, {"a": Y[:, 0], "b": list(Y[:, 1])})
+    assert found.response_names == ("a", "b")
+    expected = lmm.fit_many(INTERCEPT, FRAME, Y[:, :2])
+    np.testing.assert_array_equal(found.fe_params, expected.fe_params)
+
+
 def test_silent_where_all_is_well():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -377,6 +384,8 @@ BAD = [
     ((INTERCEPT, None, Y), {}, lmm.DataError, "data is missing"),
     (("x + (1 | g)", FRAME, Y), {}, lmm.FormulaError, "one `~`"),
     (("~ x", FRAME, Y), {}, lmm.FormulaError, "no random effects"),
+    (("log(y)" + INTERCEPT, FRAME, Y), {}, lmm.FormulaError, "not computed of the responses"),
+    ((INTERCEPT, FRAME, {"a": Y[:, 0], "b": Y[1:, 1]}), {}, lmm.DataError, "cannot be read as col"),
     ((INTERCEPT, FRAME, Y), {"chunk_size": 0}, lmm.DataError, "chunk_size=0"),
     ((INTERCEPT, FRAME, Y), {"maxiter": -1}, lmm.DataError, "maxiter=-1"),
     ((INTERCEPT, FRAME, Y), {"df_method": "residual"}, lmm.DataError, "df_method='residual'"),

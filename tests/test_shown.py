@@ -1,5 +1,6 @@
 """How results are shown: HTML, text of any width and LaTeX hold the same table."""
 
+import copy
 import dataclasses
 import os
 import pickle
@@ -784,3 +785,13 @@ def test_papers_have_words_for_all_degrees_of_freedom():
         said = in_words(f"Degrees of freedom: {name}")
         assert said == f"Degrees of freedom: {method_name(name)}"
         assert method_name(name) != name
+
+
+def test_copies_of_tables_are_tables():
+    table = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).anova(type=1)
+    summary = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).summary()
+    for one in (table, summary):
+        for again in (copy.copy(one), copy.deepcopy(one)):
+            assert type(again) is type(one)
+            assert str(again) == str(one) and again.to_latex() == one.to_latex()
+    assert type(table.copy()) is pd.DataFrame

@@ -103,8 +103,9 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
             codes, labels = pd.factorize(values)
         except TypeError as error:
             raise DataError(f"{name!r} cannot group the rows: {error}") from error
-        check_spellings(pd.Index(labels), str(name))
-    return codes.astype(np.int64, copy=False), pd.Index(labels)
+    found = pd.Index(labels)
+    check_spellings(found, str(name))
+    return codes.astype(np.int64, copy=False), found
 
 
 def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | None:
