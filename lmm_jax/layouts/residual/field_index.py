@@ -117,37 +117,31 @@ def plan_fields(
     for axis in range(2):
         np.maximum.at(grid[axis], own, shape[axis])
     fields = np.bincount(own, minlength=n_groups)
-    kinds = np.stack([arm, fields, *grid])
-    bucket = np.unique(kinds, axis=1, return_inverse=True)[1].reshape(-1)
-    n_buckets = int(bucket.max(initial=0)) + 1
+    kinds, bucket = np.unique(np.stack([arm, fields, *grid]), axis=1, return_inverse=True)
+    bucket, n_buckets = bucket.reshape(-1), kinds.shape[1]
     position = rank_within(bucket, n_buckets)
     maps, widths = places_of_levels(
         group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
     )
-    number = rank_within(own, n_groups)  # of a field within its group
-    n, made = group.size, []
-    for b in range(n_buckets):
-        mine = np.flatnonzero(bucket[group] == b)
-        first = int(np.flatnonzero(bucket == b)[0])
-        G, M = int((bucket == b).sum()), int(fields[first])
-        R, C = grid[:, first].tolist()
-        check_size(widths[b], structures, G * M * R * C, int(np.bincount(group).max(initial=0)))
-        whose = position[group[mine]] * M + number[subject[mine]]
-        at = whose, place[0][mine], place[1][mine]
-        source = np.full((G * M, R, C), n, np.int32)
+    number = rank_within(own, n_groups)[subject]  # of a row's field within its group
+    largest, made = int(np.bincount(group).max(initial=0)), []
+    for b, (own_arm, M, R, C) in enumerate(kinds.T.tolist()):
+        G, mine = int((bucket == b).sum()), np.flatnonzero(bucket[group] == b)
+        check_size(widths[b], structures, G * M * R * C, largest)
+        at = position[group[mine]] * M + number[mine], place[0][mine], place[1][mine]
+        source = np.full((G * M, R, C), group.size, np.int32)
         source[at] = mine
         made.append(
             FieldBucketIndex(
                 rows=source,
                 columns=columns_of(codes, maps, source.shape, at, mine),
                 widths=(*widths[b], *(0 for _ in rows.structures)),
-                arm=int(rows.arm[mine[0]]),
+                arm=own_arm,
                 n_groups=G,
             )
         )
-    index = FieldIndex(
-        **of_buckets(made, round_up_rows(n + 1, n_groups), codes, structures, rows, n_components)
-    )
+    n_rows = round_up_rows(group.size + 1, n_groups)
+    index = FieldIndex(**of_buckets(made, n_rows, codes, structures, rows, n_components))
     return FieldPlan(
         index=index,  # type: ignore[arg-type]
         level_maps=maps,
