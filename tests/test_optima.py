@@ -185,3 +185,14 @@ def test_optima_that_lie_far_from_others(name, formula, reml, runtime):
     res = lmm.fit(formula, data, reml=reml, runtime=runtime)
     assert res.converged
     assert_close(res.llf, OF_FILES[name, formula, reml], 1e-7)
+
+
+def test_columns_that_do_not_vary_within_levels_are_said():
+    """Coefficients of which every level shows one combination: a larger maxiter finds no more."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(12), 5)
+    data = pd.DataFrame({"g": g, "f": np.array(list("abc"))[g % 3], "y": rng.normal(size=60)})
+    data["y"] += rng.normal(size=12)[g]
+    with pytest.warns(lmm.ConvergenceWarning, match="no column varies within a level of g") as said:
+        lmm.fit("y ~ 1 + (f | g)", data)
+    assert "Try (1 | g)" in str(said[0].message) and "maxiter" not in str(said[0].message)

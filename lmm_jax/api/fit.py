@@ -355,7 +355,8 @@ def _check_residual(model: Design) -> None:
 def _warn(model: Design, run: Run, message: str) -> None:
     """Name the term that is to blame and say what to try."""
     jet, structures = run.solution.jet, model.compressed.layout.structures
-    if message == MESSAGES[FLAT]:
+    flat = message == MESSAGES[FLAT]
+    if flat:
         kind = "flattest"
         entries = flattest(np.asarray(run.solution.theta), np.asarray(jet.hessian))
     else:
@@ -365,12 +366,18 @@ def _warn(model: Design, run: Run, message: str) -> None:
     if owner < len(model.terms):
         where = f"the term {model.terms[owner].text}"
         advice = "fewer random coefficients in that term, uncorrelated ones (||)"
+        term = model.terms[owner]
+        if flat and model.has_rows and len(term.names) > 1 and not term.varies:
+            where += f", of which no column varies within a level of {term.group}"
+            advice = (
+                f"(1 | {term.group}), or `diag(0 + f | {term.group})` for variances by a factor"
+            )
     else:
         assert model.residual is not None
         where = f"the residual covariance {model.residual.text}"
         advice = "a residual covariance of fewer parameters, no random effects beside it"
     warn_user(
         f"{message} ({kind} in {where}, Newton decrement "
-        f"{float(run.solution.decrement):.2g}). Try {advice}, or a larger maxiter",
+        f"{float(run.solution.decrement):.2g}). Try {advice}{', or a larger maxiter' * (not flat)}",
         ConvergenceWarning,
     )

@@ -69,6 +69,14 @@ class RandomTerm:
         """Number of levels that rows have: all of them, unless the levels are related."""
         return self.n_levels if self.relationship is None else np.unique(self.codes).size
 
+    @property
+    def varies(self) -> bool:
+        """Whether a covariate differs between the rows of a level."""
+        code, rows = self.codes[:, 0], self.values[:, 0]
+        first = np.zeros(self.n_levels, dtype=np.int64)
+        first[code[::-1]] = np.arange(code.size)[::-1]
+        return bool((rows != rows[first[code]]).any())
+
     def columns(self) -> scipy.sparse.csr_array:
         """Z of the term, levels by coefficients in the columns, (n, L k)."""
         return level_columns(self.codes, self.values, self.n_levels)
