@@ -501,3 +501,13 @@ def test_critical_values_of_many_degrees_of_freedom(low, high):
     )
     p = adjusted_p_values(found[some], df[some], "mvt", family=family)
     np.testing.assert_allclose(p, 0.05, atol=1e-5)
+
+
+@pytest.mark.parametrize("means", [6, 60, 400])
+def test_critical_values_of_very_many_degrees_of_freedom(means):
+    """By a polynomial where they are alike: each is that at which its p value is alpha."""
+    df = np.random.default_rng(1).uniform(21.0, 40.0, 300)
+    family = Family(contrasts=means * (means - 1) // 2, means=means)
+    found = critical_values(df, "tukey", 0.95, family)
+    again = np.array([critical_values(df[i : i + 1], "tukey", 0.95, family)[0] for i in (0, 7, 50)])
+    np.testing.assert_allclose(found[[0, 7, 50]], again, rtol=1e-9)

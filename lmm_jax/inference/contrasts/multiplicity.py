@@ -43,8 +43,9 @@ _TWO_SIDED = ("tukey", "scheffe", "dunnettx")
 _RANK_TOL = 1e-8
 # Points of a polynomial in 1 / df that gives critical values of many degrees of freedom.
 _NODES = 12
-# Ratio of these up to which it has the six digits that there are.
-_ALIKE = 20.0
+# Ratio of these up to which it has the six digits that there are; and up to which it has eleven,
+# above so many degrees of freedom, where more than so many critical values are asked for.
+_ALIKE, _CLOSE, _SMOOTH, _MANY = 20.0, 2.0, 20.0, 200
 # Statistics up to which each asks for the tail itself: a table costs as much as some twenty.
 _FEW = 20
 
@@ -385,9 +386,12 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
     low = student_quantile(alpha / tails, df)
     high = student_quantile(alpha / pairs / tails, df)
     tail = _single_step(how, family, side, many=df.size > 1)
-    if df.size > _FEW and how not in _JOINT:
+    ratio = df.max(initial=0.0) / df.min(initial=np.inf) if np.isfinite(df).all() else np.inf
+    together = ratio < (_ALIKE if how in _JOINT else _CLOSE)
+    smooth = df.size > _MANY and df.min() > _SMOOTH
+    if how not in _JOINT and df.size > _FEW and not (together and smooth):
         return roots(tail, df, low, high, alpha)
-    if df.size > _FEW and np.isfinite(df).all() and df.max() < _ALIKE * df.min():
+    if df.size > _FEW and together:
         return _between(df, partial(_quantiles, how=how, alpha=alpha, family=family, side=side))
     return np.array([root(tail, *row, alpha) for row in zip(df, low, high, strict=True)])
 

@@ -94,9 +94,12 @@ def scale_nodes(t: float, df: float) -> tuple[np.ndarray, np.ndarray]:
     step = min(_STEP, _STEP_SD / np.sqrt(2.0 * df))
     u = np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
     weight = np.exp(df * (u - 0.5 * np.expm1(2.0 * u)))
-    x = np.clip(t * np.exp(u), -_EDGE, _EDGE)
+    x = np.minimum(np.maximum(t * np.exp(u), -_EDGE), _EDGE)
+    small = np.abs(x) < _NOUGHT
+    if not small.any():
+        return x, weight / weight.sum()
     # Few degrees of freedom put most nodes where the tail is that at 0.
-    x, place = np.unique(np.where(np.abs(x) < _NOUGHT, 0.0, x), return_inverse=True)
+    x, place = np.unique(np.where(small, 0.0, x), return_inverse=True)
     return x, np.bincount(place, weight) / weight.sum()
 
 
