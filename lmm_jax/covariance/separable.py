@@ -14,8 +14,6 @@ from .correlations import AT_BOUND, Correlation, arctanh
 
 # Starts: correlations of neighbours along either axis, and shares of a nugget, as logits.
 _NEAR, _NUGGETS = np.arctanh((-0.5, 0.3, 0.8)), (-1.5, 0.5)
-# Logarithm of a ratio that is as good as infinite.
-_LARGEST = 500.0
 
 
 class Axis(NamedTuple):
@@ -27,11 +25,12 @@ class Axis(NamedTuple):
 
 
 class OnGrid(NamedTuple):
-    """The correlation of all plots of a grid, ``I + s (A (x) B - I)``."""
+    """The correlation of all plots of a grid, ``s A (x) B + q I`` with ``s = 1 - q``."""
 
     rows: Axis  # (R, R)
     columns: Axis  # (C, C)
     share: Taylor | None  # s, in all parameters; None: of no nugget, where it is 1
+    nugget: Any  # q, with its digits where it is small
 
     def first(self, off: Any, rows: Any, columns: Any) -> list[Any]:
         """From what is linear in ``A (x) B - I`` and in its derivatives to those of all of it."""
@@ -125,22 +124,23 @@ class SeparableAutoregressive(Correlation):
     def on_grid(self, c: Any, shape: tuple[int, int]) -> OnGrid:
         """The correlation of the plots of a grid without gaps."""
         rows, columns = (np.abs(np.subtract.outer(np.arange(r), np.arange(r))) for r in shape)
-        return OnGrid(self._axis(c, 0, rows), self._axis(c, 1, columns), self._share(c))
+        return OnGrid(self._axis(c, 0, rows), self._axis(c, 1, columns), *self._shares(c))
 
-    def _share(self, c: Any) -> Taylor | None:
-        """``1 - q`` of a nugget q, a number; None without one."""
+    def _shares(self, c: Any) -> tuple[Taylor | None, Any]:
+        """``1 - q`` of a nugget q, None without one, and q."""
         if not self.nugget:
-            return None
+            return None, namespace(c).zeros((), c.dtype)
         x = variables(c)
-        return 1.0 - expit(x[2] + log_left(x[0]) + log_left(x[1]))
+        logit = x[2] + log_left(x[0]) + log_left(x[1])
+        return expit(-logit), expit(logit).value
 
     def _of_plots(self, c: Any, places: Any) -> tuple[OnGrid, Any]:
         """Both axes at the places of single plots, and ``A (x) B`` off the diagonal."""
         xp, (a, b) = namespace(c, places), self._along(c, places)
-        f, share = a.f * b.f, self._share(c)
+        f, (share, nugget) = a.f * b.f, self._shares(c)
         if share is not None:
             f = f * (1.0 - xp.eye(places.shape[1], dtype=c.dtype))[:, :, None]
-        return OnGrid(a, b, share), f
+        return OnGrid(a, b, share, nugget), f
 
     def _whole(self, share: Taylor | None, f: Any) -> Any:
         """The correlation itself."""
@@ -150,8 +150,9 @@ class SeparableAutoregressive(Correlation):
 
     def entries(self, c: Any, places: Any) -> Taylor:
         """See :meth:`Correlation.entries`."""
-        xp, ((a, b, share), f) = namespace(c, places), self._of_plots(c, places)
-        at, first = OnGrid(a, b, share), (a.slope * b.f, a.f * b.slope)
+        xp, (at, f) = namespace(c, places), self._of_plots(c, places)
+        a, b, share, _ = at
+        first = a.slope * b.f, a.f * b.slope
         second = at.second(f, *first, a.slope * b.slope, a.bend * b.f, a.f * b.bend)
         slopes = xp.stack(at.first(f, *first))
         return Taylor(self._whole(share, f), slopes, xp.stack([xp.stack(row) for row in second]))
@@ -159,7 +160,7 @@ class SeparableAutoregressive(Correlation):
     def with_tangents(self, c: Any, places: Any) -> tuple[Any, Any]:
         """See :meth:`Correlation.with_tangents`."""
         xp, (at, f) = namespace(c, places), self._of_plots(c, places)
-        a, b, share = at
+        a, b, share, _ = at
         return self._whole(share, f), xp.stack(at.first(f, a.slope * b.f, a.f * b.slope))
 
     def matrix(self, c: Any, places: Any) -> Any:
@@ -190,9 +191,10 @@ class SeparableAutoregressive(Correlation):
             return xp.zeros(c.shape, bool)
         rho, size = xp.tanh(c[..., :2]), 1.0 + xp.abs(c)
         left = 1.0 - rho * rho
-        own = xp.exp(xp.minimum(c[..., 2], _LARGEST)) * left[..., 0] * left[..., 1]
-        none = (own / (1.0 + own) * size[..., 2] < AT_BOUND) & (gradient[..., 2] > 0)
-        whole = (1.0 / (1.0 + own) * size[..., 2] < AT_BOUND) & (gradient[..., 2] < 0)
+        logit = c[..., 2] + xp.sum(xp.log(xp.maximum(left, np.finfo(left.dtype).tiny)), axis=-1)
+        own, rest = (1.0 / (1.0 + xp.exp(-xp.clip(x, -80.0, 80.0))) for x in (logit, -logit))
+        none = (own * size[..., 2] < AT_BOUND) & (gradient[..., 2] > 0)
+        whole = (rest * size[..., 2] < AT_BOUND) & (gradient[..., 2] < 0)
         one = (
             (left * size[..., :2] < AT_BOUND)
             & (rho * gradient[..., :2] <= AT_BOUND)

@@ -187,7 +187,7 @@ class Design:
     def _planned(self) -> tuple[AnyPlan, LayoutInfo]:
         return self._plan_of(traceable=False)
 
-    @property
+    @cached_property
     def traceable_plan(self) -> AnyPlan:
         """That of a layout which programs can make of the rows as well."""
         return self._plan_of(traceable=True)[0] if isinstance(self.plan, FieldPlan) else self.plan

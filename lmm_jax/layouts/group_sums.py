@@ -86,7 +86,12 @@ def without_inner(
     """
     xp = namespace(streams)
     pairs = zip(stream_pairs(len(streams)), index.pairs, strict=True)
-    inner = {(a, b): table for (a, b), table in pairs if a != b and table.nested}
+    alone = [index.streams.count(t) == 1 for t in index.streams]  # a level is columns of one stream
+    inner = {
+        (a, b): table
+        for (a, b), table in pairs
+        if a != b and table.nested and alone[a] and alone[b]
+    }
     if not inner:
         return None
     needed = xp.any(xp.stack([_is_poor(gram, tol) for gram in grams]))
@@ -148,10 +153,11 @@ def _cells(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
 
 def _on_diagonal(factors: Sequence[Array], index: GroupIndex) -> list[Array]:
     """Factors of all levels, (L, k, k) a stream, as one (q, q, G) array a bucket."""
-    xp, cells = namespace(factors), []
+    xp, cells, terms = namespace(factors), [], index.streams
     for (a, b), table in zip(stream_pairs(len(factors)), index.pairs, strict=True):
         shape = (table.n_cells, factors[a].shape[1], factors[b].shape[1])
-        cells.append(factors[a] if a == b else xp.zeros(shape, factors[a].dtype))
+        once = a == b and terms.index(terms[a]) == a  # streams of one term have its levels alike
+        cells.append(factors[a] if once else xp.zeros(shape, factors[a].dtype))
     return place_cells(cells, index)
 
 

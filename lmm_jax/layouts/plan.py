@@ -157,7 +157,7 @@ def plan_layout(
         plan_rows, how = plan_residual, ""
         if takes_chains(group, n_groups, residual, random_effects=bool(codes)):
             plan_rows, how = plan_chains, ", row after row"
-        elif not traceable and takes_fields(residual):
+        elif not traceable and takes_fields(group, residual):
             plan_rows, how = plan_fields, ", field by field"
         elif takes_subjects(group, n_groups, codes, term_sizes(structures), residual):
             plan_rows, how = plan_subjects, ", subject after subject"

@@ -269,6 +269,7 @@ _SHARED = (
     "asarray",
     *("broadcast_to", "clip", "concatenate", "diag", "diagonal", "einsum", "exp", "exp2", "expm1"),
     *("eye", "floor", "full", "full_like", "isfinite", "log", "log1p", "log2", "max", "maximum"),
+    "logaddexp",
     *("mean", "min", "minimum", "moveaxis", "ones", "ones_like", "pad", "repeat", "sin", "sqrt"),
     *("stack", "sum", "swapaxes", "take_along_axis", "tanh", "tensordot", "where", "zeros"),
     "zeros_like",

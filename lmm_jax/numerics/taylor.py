@@ -15,6 +15,9 @@ from jax import Array
 
 from .namespace import namespace
 
+# Logit from which exponentials leave the range of floats.
+_LARGEST = 700.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taylor:
@@ -145,13 +148,16 @@ def log_left(x: Taylor) -> Taylor:
     """``log(1 - tanh(x)^2)``, with its digits where that is small."""
     xp, at = namespace(x.value), x.value
     y = xp.tanh(at)
-    value = float(np.log(4.0)) - 2.0 * at - 2.0 * xp.log1p(xp.exp(-2.0 * at))
+    value = float(np.log(4.0)) - 2.0 * xp.logaddexp(at, -at)
     return x.through(value, -2.0 * y, -2.0 * (1.0 - y * y))
 
 
 def expit(x: Taylor) -> Taylor:
     """``1 / (1 + exp(-x))``."""
-    return 0.5 * tanh(0.5 * x) + 0.5
+    xp = namespace(x.value)
+    y, rest = (1.0 / (1.0 + xp.exp(-xp.maximum(at, -_LARGEST))) for at in (x.value, -x.value))
+    slope = y * rest
+    return x.through(y, slope, slope * (rest - y))
 
 
 def powers(x: Taylor, exponents: Array) -> Taylor:

@@ -199,13 +199,13 @@ class EstimateTable(Shown):
         >>> pairs.test(delta=30, adjust="none")["p_value"].round(3).tolist()
         [0.003, 0.004, 0.015]
         """
-        values = self._values(null)
+        values, delta = self._values(null), number(delta, "delta", least=0.0)
         found = self._compared(
             adjust,
             None,
             side=_WITH_MARGIN[choice(side, "side", _WITH_MARGIN)],
             null=values,
-            delta=(delta := number(delta, "delta", least=0.0)),
+            delta=delta,
         )
         columns = {
             "estimate": self.at.estimate,

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...covariance.separable import SeparableAutoregressive
 from ..group_index import divide_alike
-from .field_index import grids
+from .field_index import grids, grids_of_groups
 from .index import MOST_ROWS, ResidualRows, heights_of_groups
 
 # Rows of the largest group up to which dense matrices are taken beside random effects: subjects
@@ -47,17 +47,27 @@ def takes_chains(
     return int(np.bincount(group, minlength=n_groups).max(initial=0)) > _SHORT
 
 
-def takes_fields(rows: ResidualRows) -> bool:
-    """Whether the rows are plots of grids that are nearly whole, of one variance."""
+def takes_fields(group: np.ndarray, rows: ResidualRows) -> bool:
+    """Whether the rows are plots of grids that are nearly whole, of one variance.
+
+    Fields of one group are laid on one grid, as long and as wide as the largest of them.
+
+    Parameters
+    ----------
+    group : ndarray of int, shape (n,)
+        Independent group of each row.
+    rows : ResidualRows
+    """
     for structure in rows.structures:
         if not isinstance(structure.correlation, SeparableAutoregressive):
             return False
         if structure.spread.n_params:
             return False
     _, shape, subject = grids(rows)
-    plots, height = shape.prod(axis=0), np.bincount(subject)
-    lost = plots - height
-    return bool((plots <= _SPARSE * height).all() and (plots * lost).sum() <= _MOST_LOST)
+    plots = grids_of_groups(group, shape, subject)[1].prod(axis=0)
+    height = np.bincount(subject)
+    lost = int((plots - height).max())  # each has as many columns for them
+    return bool(plots.sum() <= _SPARSE * len(subject) and plots.sum() * lost <= _MOST_LOST)
 
 
 def takes_subjects(

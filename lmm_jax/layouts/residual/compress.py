@@ -131,7 +131,8 @@ def _field_bucket(rows: _Rows, at: FieldBucketIndex, index: FieldIndex) -> Field
     here: Any = _places(rows, at, index)
     absent = here.present == 0
     number = np.cumsum(absent.reshape(len(absent), -1), axis=1).reshape(absent.shape) - 1
-    lost = np.zeros((len(absent), int(number.max(initial=-1)) + 1, *absent.shape[1:]))
+    shape = (len(absent), int(number.max(initial=-1)) + 1, *absent.shape[1:])
+    lost = np.zeros(shape, here.XY.dtype)
     field, row, column = np.nonzero(absent)
     lost[field, number[field, row, column], row, column] = 1.0
     c: Any = np.moveaxis(np.concatenate([here.Z, here.XY], axis=3), 3, 1)

@@ -1,9 +1,10 @@
 """Plots of whole fields, whose residuals correlate along rows and columns: grids, not vectors.
 
-The covariance of all plots of a grid, ``V = s A (x) B + (1 - s) I``, has the eigenvectors of
-``A (x) B``, so that products with its inverse are small products along either axis:
+The covariance of all plots of a grid, ``V = s A (x) B + q I`` with a nugget q and ``s = 1 - q``,
+has the eigenvectors of ``A (x) B``, so that products with its inverse are small products along
+either axis:
 
-    V^-1 X = U_a [(U_a' X U_b) / d] U_b'        d_ij = s a_i b_j + 1 - s        log|V| = sum log d
+    V^-1 X = U_a [(U_a' X U_b) / d] U_b'        d_ij = s a_i b_j + q        log|V| = sum log d
 
 Plots that were lost are rows of no use: with h the columns of an identity at these,
 
@@ -51,28 +52,29 @@ class FieldBucket:
 
 
 class _Covariance(NamedTuple):
-    """Of the plots of a grid, ``s A (x) B + (1 - s) I``."""
+    """Of the plots of a grid, ``s A (x) B + q I``."""
 
     A: Array  # (R, R)
     B: Array  # (C, C)
     s: Any  # ()
+    q: Any  # ()
 
 
-class _Axis(NamedTuple):
+class _Eigen(NamedTuple):
     """Eigenvectors and eigenvalues of the correlation along one axis."""
 
     vectors: Array  # (r, r)
     values: Array  # (r,)
-    lost: Array  # (r,)  rounding of these, relative to themselves, in units of eps
+    rounding: Array  # (r,)  of these, relative to themselves, in units of eps
 
 
 class _Basis(NamedTuple):
     """Eigenvectors and eigenvalues of all plots."""
 
-    rows: _Axis
-    columns: _Axis
+    rows: _Eigen
+    columns: _Eigen
     d: Array  # (R, C)
-    lost: Array  # (R, C)  rounding of d, relative to itself, in units of eps
+    rounding: Array  # (R, C)  of d, relative to itself, in units of eps
 
 
 class FieldRows(NamedTuple):
@@ -99,38 +101,41 @@ def grid_of(theta: Array, structures: tuple[Structure, ...], at: FieldBucket) ->
 
 def basis_of(grid: OnGrid) -> _Basis:
     """Eigenvectors and eigenvalues, constants to differentiation: they have none where two meet."""
-    A, B, s = namespace(grid.rows.f).stop_gradient(_covariance(grid))
-    rows, columns = _axis(A), _axis(B)
+    A, B, s, q = namespace(grid.rows.f).stop_gradient(_covariance(grid))
+    rows, columns = _eigen(A), _eigen(B)
     smooth = s * rows.values[:, None] * columns.values[None]
-    d = smooth + (1.0 - s)
-    lost = smooth * (rows.lost[:, None] + columns.lost[None])
-    return _Basis(rows, columns, d, 1.0 + lost / d)
+    d = smooth + q
+    rounding = smooth * (rows.rounding[:, None] + columns.rounding[None])
+    return _Basis(rows, columns, d, 1.0 + rounding / d)
 
 
-def _axis(A: Array) -> _Axis:
+def _eigen(A: Array) -> _Eigen:
     """Those of ``rho^|i - j|``, of which ``(1 - rho^2) A^-1`` is tridiagonal.
 
-    The eigenvalues of this have gaps whatever rho is; its largest ones keep the digits of those
-    of A that are small.
+    The eigenvalues of this stay apart as rho goes to 1 or -1, and its largest ones keep the digits
+    of those of A that are small. What rho itself rounds moves ``1 - rho^2``.
     """
     xp, r = namespace(A), len(A)
     one = xp.ones(r, A.dtype)
     if r == 1:
-        return _Axis(xp.ones((1, 1), A.dtype), one, one)
+        return _Eigen(xp.ones((1, 1), A.dtype), one, one)
     rho = A[0, 1]
-    inner = np.pad(np.ones(r - 2), 1)
-    near = np.eye(r, k=1) + np.eye(r, k=-1)
+    inner = xp.asarray(np.pad(np.ones(r - 2), 1), A.dtype)
+    near = xp.asarray(np.eye(r, k=1) + np.eye(r, k=-1), A.dtype)
     T = xp.diag(one + rho**2 * inner) - rho * near
     t, U = xp.linalg.eigh(T)
-    of_A, of_T = xp.sum(U * (A @ U), axis=0), (1.0 - rho) * (1.0 + rho) / t
+    left = (1.0 - rho) * (1.0 + rho)
+    of_A, of_T = xp.sum(U * (A @ U), axis=0), left / t
     lost_A, lost_T = xp.max(of_A) / xp.abs(of_A), t[-1] / xp.abs(t)
     better = lost_T < lost_A
-    return _Axis(U, xp.where(better, of_T, of_A), xp.where(better, lost_T, lost_A))
+    values = xp.where(better, of_T, of_A)
+    return _Eigen(U, values, xp.where(better, lost_T, lost_A) + 1.0 / left)
 
 
 def _covariance(grid: OnGrid) -> _Covariance:
     one = namespace(grid.rows.f).ones((), grid.rows.f.dtype)
-    return _Covariance(grid.rows.f, grid.columns.f, one if grid.share is None else grid.share.value)
+    s = one if grid.share is None else grid.share.value
+    return _Covariance(grid.rows.f, grid.columns.f, s, grid.nugget)
 
 
 # ------------------------------------------------------------ products along the axes
@@ -150,7 +155,7 @@ def _solved(V: _Covariance, basis: _Basis, X: Array) -> Array:
     """``V^-1 X``, (..., R, C); V for the derivatives."""
 
     def times(Y: Array) -> Array:
-        return V.s * (V.A @ Y @ V.B) + (1.0 - V.s) * Y
+        return V.s * (V.A @ Y @ V.B) + V.q * Y
 
     found: Array = namespace(X).linear_solve(times, lambda Y: _divided(Y, basis), X)
     return found
@@ -186,7 +191,7 @@ def _moved(V: _Covariance, dV: _Covariance, X: Array) -> Array:
     """``dV X``, (..., R, C)."""
     half = V.A @ X
     changed = (dV.A @ X) @ V.B + half @ dV.B
-    return V.s * changed + dV.s * (half @ V.B - X)
+    return V.s * changed + dV.s * (half @ V.B) + dV.q * X
 
 
 def _first(grid: OnGrid, X: Array) -> list[Array]:
@@ -251,7 +256,7 @@ def whitened(
     solved = _solved(V, basis, xp.concatenate([at.c, at.lost], axis=1))
     F, E = solved[:, :w], solved[:, w:]
     G, log_R = _inner(at.c, F), N * _log_of(V, basis)
-    whole, count = G, N * xp.sum(basis.lost)
+    whole, rounding = G, N * xp.sum(basis.rounding)
     if at.lost.shape[1]:
         used = xp.sum(xp.sum(at.lost, axis=3), axis=2)  # (N, h)
         eye = xp.eye(used.shape[1], dtype=F.dtype)[None]
@@ -263,13 +268,13 @@ def whitened(
         F = F - (xp.swapaxes(out, 1, 2) @ _flat(E)).reshape(F.shape)
         pivots = xp.diagonal(L, axis1=-2, axis2=-1)
         log_R = log_R + 2.0 * xp.sum(xp.log(pivots))
-        count = count + xp.sum(used)
+        rounding = rounding + xp.sum(used)
     fixed = xp.sum(xp.diagonal(whole, axis1=1, axis2=2)[:, q:], axis=0)
     return WhitenedRows(
         own=FieldRows(grid, basis, F, E),
         G=_by_group(G, at),
         log_R=log_R,
-        lost=count,
+        lost=rounding,
         squares=fixed + _rounding(at.c[:, q:], basis),
     )
 
@@ -285,7 +290,8 @@ def _rounding(X: Array, basis: _Basis) -> Array:
     each = xp.swapaxes(X, 0, 1).reshape(k, X.shape[0] * basis.d.size)
     turned_X = xp.swapaxes(turned(X, basis), 0, 1)
     size = xp.sqrt(xp.max(each**2, axis=1))[:, None, None, None]
-    share = (turned_X**2 * basis.lost[None, None] + xp.abs(turned_X) * size) / basis.d[None, None]
+    share = turned_X**2 * basis.rounding[None, None] + xp.abs(turned_X) * size
+    share = share / basis.d[None, None]
     return xp.sum(share.reshape(each.shape), axis=1)
 
 

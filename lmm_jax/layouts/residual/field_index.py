@@ -88,6 +88,21 @@ def grids(rows: ResidualRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return at, shape, subject
 
 
+def grids_of_groups(
+    group: np.ndarray, shape: np.ndarray, subject: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Group of every field, (S,), and rows and columns of the grid that its fields share, (2, S).
+
+    Arguments as :func:`grids` gives them.
+    """
+    own = np.zeros(shape.shape[1], np.int64)
+    own[subject] = group
+    largest = np.zeros((2, int(own.max(initial=0)) + 1), np.int64)
+    for axis in range(2):
+        np.maximum.at(largest[axis], own, shape[axis])
+    return own, largest[:, own]
+
+
 def plan_fields(
     group: np.ndarray,
     n_groups: int,
@@ -111,11 +126,9 @@ def plan_fields(
     """
     arm = arm_of_groups(rows.arm, group, n_groups)
     place, shape, subject = grids(rows)
-    own = np.zeros(shape.shape[1], np.int64)  # group of every field
-    own[subject] = group
+    own, largest = grids_of_groups(group, shape, subject)
     grid = np.zeros((2, n_groups), np.int64)
-    for axis in range(2):
-        np.maximum.at(grid[axis], own, shape[axis])
+    grid[:, own] = largest
     fields = np.bincount(own, minlength=n_groups)
     kinds, bucket = np.unique(np.stack([arm, fields, *grid]), axis=1, return_inverse=True)
     bucket, n_buckets = bucket.reshape(-1), kinds.shape[1]
@@ -124,10 +137,10 @@ def plan_fields(
         group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
     )
     number = rank_within(own, n_groups)[subject]  # of a row's field within its group
-    largest, made = int(np.bincount(group).max(initial=0)), []
+    most, made = int(np.bincount(group).max(initial=0)), []
     for b, (own_arm, M, R, C) in enumerate(kinds.T.tolist()):
         G, mine = int((bucket == b).sum()), np.flatnonzero(bucket[group] == b)
-        check_size(widths[b], structures, G * M * R * C, largest)
+        check_size(widths[b], structures, G * M * R * C, most)
         at = position[group[mine]] * M + number[mine], place[0][mine], place[1][mine]
         source = np.full((G * M, R, C), group.size, np.int32)
         source[at] = mine

@@ -140,13 +140,10 @@ def _of_levels(s: Array, residual: ResidualStructure, row: np.ndarray) -> Array:
 def _unit_multiple(rows: Sequence[Squares], arm: int) -> Array:
     """One over the standard deviation of what the last parameter of a spread multiplies."""
     xp = namespace(rows[0].squares)
-    sums = [xp.zeros((), rows[0].squares.dtype) for _ in range(3)]
-    for part in rows:
-        if part.arm == arm:
-            x = part.slopes[-1]
-            sums = [total + xp.sum(part.rows * x**k) for k, total in enumerate(sums)]
-    count, total, squares = sums
-    variance = squares / count - (total / count) ** 2
+    own = [(part.slopes[-1], part.rows) for part in rows if part.arm == arm]
+    count = sum(xp.sum(there) for _, there in own)
+    mean = sum(xp.sum(there * x) for x, there in own) / count
+    variance = sum(xp.sum(there * (x - mean) ** 2) for x, there in own) / count
     some = variance > 0
     return xp.where(some, xp.rsqrt(xp.where(some, variance, 1.0)), 0.0)
 
