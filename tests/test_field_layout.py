@@ -310,3 +310,26 @@ def test_places_that_are_far_apart_are_no_grid():
     far = far.drop_duplicates().assign(y=np.random.default_rng(0).normal(size=59))
     design = lmm.design("y ~ 1 + ar1(row | 1) * ar1(col | 1)", far)
     assert isinstance(design.compressed.layout, lmm.ResidualLayout)
+
+
+def fields_of(*shapes):
+    """Whole fields of some shapes with twelve varieties in all of them."""
+    rng, parts = np.random.default_rng(8), []
+    for name, shape in zip("abc", shapes, strict=False):
+        row, col = (at.ravel() for at in np.indices(shape))
+        parts.append(pd.DataFrame({"field": name, "row": row, "col": col}))
+    data = pd.concat(parts, ignore_index=True)
+    n = len(data)
+    return data.assign(gen=rng.permutation(np.arange(n) % 12), y=rng.normal(size=n))
+
+
+def test_fields_that_share_varieties_share_a_grid():
+    """As long as the longest and as wide as the widest: few plots more, or other matrices."""
+    text = f"y ~ 1 + (1 | gen) + {PLAIN}"
+    alike = lmm.design(text, fields_of((8, 10), (10, 8), (9, 9))).compressed.layout
+    assert isinstance(alike, lmm.FieldLayout) and alike.buckets[0].c.shape[2:] == (10, 10)
+    crosswise = lmm.design(text, fields_of((4, 20), (20, 4))).compressed.layout
+    assert not isinstance(crosswise, lmm.FieldLayout)
+    apart = lmm.design(f"y ~ 1 + {PLAIN}", fields_of((4, 20), (20, 4))).compressed.layout
+    assert isinstance(apart, lmm.FieldLayout) and len(apart.buckets) == 2
+    assert all(bucket.lost.size == 0 for bucket in apart.buckets)

@@ -214,3 +214,41 @@ def test_two_terms_of_one_factor_whose_columns_nearly_agree():
     logs = np.linalg.slogdet(V)[1] + np.log(A)
     expected = -0.5 * (logs + nu * (1 + np.log(2 * np.pi * rss / nu)))
     np.testing.assert_allclose(res.llf, expected, rtol=1e-10)
+
+
+# ------------------------------------------------------------ several levels of a row
+
+
+def memberships():
+    """Pupils of six schools who were taught by two of eight teachers each, the same in a school."""
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(6), 12)
+    first, second = rng.integers(0, 4, g.size), rng.integers(4, 8, g.size)
+    M = np.zeros((g.size, 8))
+    M[np.arange(g.size), first], M[np.arange(g.size), second] = 0.5, 0.5
+    data = pd.DataFrame(
+        {"g": g, "x": rng.normal(size=g.size), **{f"m{j}": M[:, j] for j in range(8)}}
+    )
+    effects = rng.normal(size=(6, 8))
+    data["y"] = rng.normal(size=g.size) + (M * effects[g]).sum(axis=1) + rng.normal(size=6)[g]
+    return data, M
+
+
+@pytest.mark.parametrize("runtime", ["numpy", "jax"])
+def test_components_of_several_levels_a_row_are_those_of_dense_matrices(runtime):
+    """Beside a term of two coefficients, which brings bases of levels in."""
+    data, M = memberships()
+    columns = " + ".join(f"m{j}" for j in range(8))
+    model = dict(groups="g", re_formula="~x", vc_formula={"m": f"0 + {columns}"})
+    res = lmm.fit("y ~ x", data, runtime=runtime, **model)
+    X = np.column_stack([np.ones(len(data)), data["x"]])
+    same = np.equal.outer(*[data["g"].to_numpy()] * 2)
+    V = res.scale * np.eye(len(X)) + same * (
+        X @ res.cov_re.to_numpy() @ X.T + float(res.vcomp.iloc[0]) * M @ M.T
+    )
+    y, Vi = data["y"].to_numpy(), np.linalg.inv(V)
+    A = X.T @ Vi @ X
+    r = y - X @ np.linalg.solve(A, X.T @ Vi @ y)
+    logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(A)[1]
+    expected = -0.5 * ((len(y) - 2) * np.log(2 * np.pi) + logs + r @ Vi @ r)
+    np.testing.assert_allclose(res.llf, expected, rtol=1e-9)

@@ -136,7 +136,7 @@ def fit_replicates(
 
     Parameters
     ----------
-    layout : GroupedLayout, CrossedLayout, ResidualLayout, MarkovLayout or SubjectLayout
+    layout : GroupedLayout, CrossedLayout, ResidualLayout, MarkovLayout, SubjectLayout or FieldLayout
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float

@@ -23,6 +23,7 @@ from ..layouts.merged import merge, trim
 from ..layouts.residual.alike import merge_alike
 from ..layouts.residual.compress import field_layout
 from ..layouts.residual.field_index import FieldPlan
+from ..layouts.residual.fields import FieldLayout
 from ..layouts.residual.index import ResidualPlan
 from ..layouts.residual.layout import ResidualLayout
 from ..layouts.sparse.compress import sparse_layout
@@ -36,7 +37,7 @@ from ..numerics.shapes import round_up_few
 from ..numerics.tiers import Tier
 from ..reprs import brief
 
-AnyLayout = RowLayout | SparseLayout | MatrixFreeLayout
+AnyLayout = RowLayout | FieldLayout | SparseLayout | MatrixFreeLayout
 AnyPlan = GroupPlan | CrossedPlan | SparsePlan
 
 

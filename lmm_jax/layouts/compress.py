@@ -42,7 +42,6 @@ from .group_index import GroupIndex
 from .grouped import GroupedLayout
 from .residual.chain_index import ChainIndex
 from .residual.compress import markov_layout, present_first, residual_layout, subject_layout
-from .residual.fields import FieldLayout
 from .residual.index import OfBuckets, ResidualIndex
 from .residual.layout import ResidualLayout
 from .residual.markov import MarkovLayout
@@ -50,9 +49,7 @@ from .residual.subject_index import SubjectIndex
 from .residual.subjects import SubjectLayout
 
 RowIndex = GroupIndex | CrossedIndex | ResidualIndex | ChainIndex | SubjectIndex
-RowLayout = (
-    GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout | SubjectLayout | FieldLayout
-)
+RowLayout = GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout | SubjectLayout
 # Pivots of cross-products at unit diagonal, in units of eps for every column, that are rounding.
 _DEPENDENT = 8.0
 # Rows up to which XLA may compute with constants of the caller's program while it compiles, weights

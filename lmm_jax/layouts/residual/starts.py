@@ -21,7 +21,7 @@ _STARTS = ((0.1, 1.0), (0.5, 0.3), (0.9, 0.1))
 _LARGE = np.geomspace(10.0, 1e6, 11)
 # Without random effects; over coordinates a long range may be singular to rounding.
 _ALONE, _ALONE_IN_SPACE = ((0.5, 0.0),), ((0.5, 0.0), (0.1, 0.0))
-# Logit of a nugget that is hardly there.
+# Parameter of a nugget that is hardly there.
 _HARDLY = -9.0
 # Starts with standard deviations that OLS does not show: that of one visit on the log scale, the
 # step from visit to visit beside a correlation near one, beside how many of the first starts, and
@@ -100,7 +100,8 @@ def _spreads_apart(
 
     Where visits have variances of their own and correlate, the fixed effects may follow one
     visit, whose variance is small then, or run past the first or the last, so that variances
-    rise or fall along all of them and correlations are large. With a covariate its exponent, or
+    rise or fall along all of them and correlations are large. Levels that are no visits are taken
+    in their order as well. With a covariate its exponent, or
     its multiple, may have either sign.
     """
     xp = namespace(rows[0].squares)
@@ -158,7 +159,7 @@ def _negative(structures: tuple[Structure, ...], start: Array, arms: int) -> lis
 
 
 def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
-    """Places in theta of the logits of nuggets."""
+    """Places in theta of the parameters of nuggets."""
     found = [residual_of(structures, arm) for arm in range(arms)]
     return [at.stop - 1 for residual, at in found if getattr(residual.correlation, "nugget", False)]
 
