@@ -136,7 +136,7 @@ def fit_replicates(
 
     Parameters
     ----------
-    layout : GroupedLayout, CrossedLayout, ResidualLayout, MarkovLayout, SubjectLayout or FieldLayout
+    layout : GroupedLayout, CrossedLayout, or of residuals, FieldLayout among them
     theta : ndarray, shape (m,)
         In the layout's coordinates.
     scale : float

@@ -23,10 +23,9 @@ class LevelBases(NamedTuple):
 
     streams: tuple[Array, ...]  # (n, k) a stream
     cells: tuple[Array, ...]  # (L, ka, kb) a pair of streams
-    factors: (
-        tuple[Array, ...] | None
-    )  # (L, k, k) a stream, upper triangular, times which streams are
-    # what they were; None where no level has a basis of its own
+    # (L, k, k) a stream, upper triangular, times which streams are what they were; None where no
+    # level has a basis of its own
+    factors: tuple[Array, ...] | None
 
 
 def level_bases(
