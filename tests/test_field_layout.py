@@ -17,6 +17,7 @@ from lmm_jax.batches.row_draws import _rows, row_roots
 from lmm_jax.layouts import plan
 from lmm_jax.layouts.response import Response
 from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.optimize.staged import descend
 
 EXACT = 1e-12  # a few roundings of float64
 DENSE_RTOL = 1e-11  # a dense V of 150 rows
@@ -333,3 +334,33 @@ def test_fields_that_share_varieties_share_a_grid():
     apart = lmm.design(f"y ~ 1 + {PLAIN}", fields_of((4, 20), (20, 4))).compressed.layout
     assert isinstance(apart, lmm.FieldLayout) and len(apart.buckets) == 2
     assert all(bucket.lost.size == 0 for bucket in apart.buckets)
+
+
+def test_two_rows_of_one_plot_are_no_grid():
+    """With a nugget of their own they may share a plot: neither is left out."""
+    twice = pd.concat([fields_of((6, 7)), fields_of((6, 7)).iloc[:9]], ignore_index=True)
+    twice["y"] = np.random.default_rng(2).normal(size=len(twice))
+    res = lmm.fit(f"y ~ 1 + {UNITS}", twice)
+    assert not isinstance(res.design.compressed.layout, lmm.FieldLayout)
+    at = res.residual_params
+    apart = [np.abs(np.subtract.outer(*[twice[axis].to_numpy()] * 2)) for axis in ("row", "col")]
+    R = at["rho[row]"] ** apart[0] * at["rho[col]"] ** apart[1]
+    V = (1 - at["nugget"]) * R + at["nugget"] * np.eye(len(twice))
+    one = np.ones((len(twice), 1))
+    expected = dense_gls(one, twice["y"].to_numpy(), V, reml=True).criterion
+    assert_close(-2 * res.llf, expected, DENSE_RTOL)
+
+
+@pytest.mark.parametrize("seed", [8, 10, 16])
+def test_plots_without_a_pattern_have_several_optima(seed):
+    """The best is beside a large nugget and correlations near one of either sign."""
+    data = fields_of((7, 9), (6, 5), (7, 9))
+    data["y"] = np.random.default_rng(seed).normal(size=len(data))
+    res = lmm.fit(f"y ~ field + {UNITS}", data, runtime="numpy")
+    layout = layout_of(res.design)
+    for rho in itertools.product((-0.95, -0.4, 0.4, 0.95), repeat=2):
+        for share in (0.3, 0.9):
+            left = np.log1p(-(np.array(rho) ** 2)).sum()
+            start = np.array([*np.arctanh(rho), np.log(share / (1 - share)) - left])
+            found = descend(layout, start, reml=True, maxiter=200)
+            assert res.estimates.deviance < float(found.jet.value) + 1e-6

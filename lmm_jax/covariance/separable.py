@@ -13,7 +13,7 @@ from ..numerics.taylor import Taylor, expit, log_left, powers, tanh, variables
 from .correlations import AT_BOUND, Correlation, arctanh
 
 # Starts: correlations of neighbours along either axis, and shares of a nugget, as logits.
-_NEAR, _NUGGETS = np.arctanh((-0.5, 0.3, 0.8)), (-1.5, 0.5)
+_NEAR, _NUGGETS = np.arctanh((-0.8, 0.3, 0.9)), (-1.5, 0.5, 2.5)
 
 
 class Axis(NamedTuple):

@@ -163,7 +163,7 @@ def _formula_design(
     frame = _read_columns(formula, data, responses, weights, options)
     full = frame.assign(**{_ROW: np.arange(len(frame), dtype=np.float64)})
     left, right = formula.split("~")
-    if "(" in re.sub("`[^`]*`", "", left):
+    if re.search(r"\w\s*\(", re.sub("`[^`]*`", "", left)):
         raise FormulaError(
             f"`{left.strip()}` is not computed of the responses, which are fitted as they are: "
             "transform them, np.log(Y), and write `~ terms`",

@@ -336,7 +336,10 @@ def _check_given(method: str, *, reml: Any, n_boot: Any, seed: Any) -> None:
     of_profile = flag(reml, "reml")
     of_bootstrap = [
         name
-        for name, given in {"n_boot": n_boot != _REPLICATES, "seed": seed is not None}.items()
+        for name, given in {
+            "n_boot": type(n_boot) is not int or n_boot != _REPLICATES,
+            "seed": seed is not None,
+        }.items()
         if given
     ]
     if of_profile and method != "profile":

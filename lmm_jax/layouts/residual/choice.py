@@ -48,7 +48,7 @@ def takes_chains(
 
 
 def takes_fields(group: np.ndarray, rows: ResidualRows) -> bool:
-    """Whether the rows are plots of grids that are nearly whole, of one variance.
+    """Whether the rows are plots of grids that are nearly whole, of one variance, a row a plot.
 
     Fields of one group are laid on one grid, as long and as wide as the largest of them.
 
@@ -63,7 +63,9 @@ def takes_fields(group: np.ndarray, rows: ResidualRows) -> bool:
             return False
         if structure.spread.n_params:
             return False
-    _, shape, subject = grids(rows)
+    at, shape, subject = grids(rows)
+    if len(np.unique(np.stack([subject, *at]), axis=1).T) < len(subject):
+        return False
     plots = grids_of_groups(group, shape, subject)[1].prod(axis=0)
     height = np.bincount(subject)
     lost = int((plots - height).max())  # each has as many columns for them
