@@ -113,7 +113,8 @@ def _eigen(A: Array) -> _Eigen:
     """Those of ``rho^|i - j|``, of which ``(1 - rho^2) A^-1`` is tridiagonal.
 
     The eigenvalues of this stay apart as rho goes to 1 or -1, and its largest ones keep the digits
-    of those of A that are small. What rho itself rounds moves ``1 - rho^2``.
+    of those of A that are small. What rho itself rounds moves theta, which is no loss where the
+    criterion is at rest.
     """
     xp, r = namespace(A), len(A)
     one = xp.ones(r, A.dtype)
@@ -129,7 +130,7 @@ def _eigen(A: Array) -> _Eigen:
     lost_A, lost_T = xp.max(of_A) / xp.abs(of_A), t[-1] / xp.abs(t)
     better = lost_T < lost_A
     values = xp.where(better, of_T, of_A)
-    return _Eigen(U, values, xp.where(better, lost_T, lost_A) + 1.0 / left)
+    return _Eigen(U, values, xp.where(better, lost_T, lost_A))
 
 
 def _covariance(grid: OnGrid) -> _Covariance:
