@@ -356,7 +356,7 @@ def test_two_rows_of_one_plot_are_no_grid():
 
 
 @pytest.mark.parametrize("seed", [8, 10, 16])
-def test_plots_without_a_pattern_have_several_optima(seed):
+def test_plots_without_a_pattern_have_several_optima(seed, x64):
     """The best is beside a large nugget and correlations near one of either sign."""
     data = fields_of((7, 9), (6, 5), (7, 9))
     data["y"] = np.random.default_rng(seed).normal(size=len(data))
@@ -367,4 +367,4 @@ def test_plots_without_a_pattern_have_several_optima(seed):
             left = np.log1p(-(np.array(rho) ** 2)).sum()
             start = np.array([*np.arctanh(rho), np.log(share / (1 - share)) - left])
             found = descend(layout, start, reml=True, maxiter=200)
-            assert res.estimates.deviance < float(found.jet.value) + 1e-6
+            assert res.estimates.deviance < float(found.jet.value) + OPTIMUM_RTOL * 500

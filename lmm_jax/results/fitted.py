@@ -334,14 +334,8 @@ class FittedModel(Shown, FitRecord):
 def _check_given(method: str, *, reml: Any, n_boot: Any, seed: Any) -> None:
     """Refuse arguments of another method, which would be left aside in silence."""
     of_profile = flag(reml, "reml")
-    of_bootstrap = [
-        name
-        for name, given in {
-            "n_boot": type(n_boot) is not int or n_boot != _REPLICATES,
-            "seed": seed is not None,
-        }.items()
-        if given
-    ]
+    counted = type(n_boot) is not int or n_boot != _REPLICATES
+    of_bootstrap = ["n_boot"] * counted + ["seed"] * (seed is not None)
     if of_profile and method != "profile":
         raise DataError(f"reml=True belongs to method='profile', not to {method!r}: leave it out")
     if of_bootstrap and method != "bootstrap":
