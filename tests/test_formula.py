@@ -171,7 +171,7 @@ ERRORS = [
     ("y ~ x || g", "write `(… | g)`", 6),
     ("y ~ x:(1|g)", "can only be added", 6),
     ("y ~ x*(1|g)", "can only be added", 6),
-    ("y ~ x - (1|g)", "can only be added", 8),
+    ("y ~ x - (1|g)", "cannot be taken away", 8),
     ("y ~ (1|g):x", "can only be added", 4),
     ("y ~ z:(x + (1|g))", "can only be added", 11),
     ("y ~ [1|g]", "can only be added", 4),

@@ -96,7 +96,8 @@ def _is_rounding(at: Estimates, model: Design) -> bool:
     """Whether what is left of y beside the random effects is its own rounding."""
     if model.residual is not None or model.sigma is not None or not model.has_rows:
         return False
-    return bool(np.sqrt(at.scale) < _ROUNDING * np.abs(model.endog).max())
+    least = 1.0 if model.weights is None else model.weights.min()
+    return bool(np.sqrt(at.scale / least) < _ROUNDING * np.abs(model.endog).max())
 
 
 def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:
