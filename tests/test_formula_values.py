@@ -824,6 +824,8 @@ TERMS = [
     ("nothing(z)", r"`nothing\(z\)` gives None"),
     ("x * nothing(z)", r"`nothing\(z\)` gives None"),
     ("C(nothing(z))", r"gives None"),
+    ("parts(z)", r"`parts\(z\)` gives no columns"),
+    ("empty(z)", r"`empty\(z\)` gives no columns"),
     ("I(3)", "gives one value, 3"),
     ("I('a')", "gives one value, 'a'"),
     ("mean(x)", r"`mean\(x\)` gives one value"),
@@ -843,7 +845,13 @@ TERMS = [
 def test_terms_have_a_value_for_every_row(term, message, place):
     if place.startswith("y ~ offset") and term.startswith(("x *", "C(")):
         pytest.skip("an expression, not a term")
-    own = {"nothing": nothing, "short": lambda v: v[:3], "cube": lambda v: np.ones((len(v), 2, 2))}
+    own = {
+        "nothing": nothing,
+        "parts": lambda v: {},
+        "empty": lambda v: np.ones((len(v), 0)),
+        "short": lambda v: v[:3],
+        "cube": lambda v: np.ones((len(v), 2, 2)),
+    }
     with pytest.raises(DataError, match=message):
         lmm.design(place.format(t=term), DATA, context=own)
 

@@ -386,6 +386,8 @@ BAD = [
     (("~ x", FRAME, Y), {}, lmm.FormulaError, "no random effects"),
     (("log(y)" + INTERCEPT, FRAME, Y), {}, lmm.FormulaError, "not computed of the responses"),
     ((INTERCEPT, FRAME, {"a": Y[:, 0], "b": Y[1:, 1]}), {}, lmm.DataError, "cannot be read as col"),
+    ((INTERCEPT, FRAME, {}), {}, lmm.DataError, "has no columns"),
+    ((INTERCEPT, FRAME, {"a": 1.0, "b": 2.0}), {}, lmm.DataError, "1 entries a column for 60"),
     ((INTERCEPT, FRAME, Y), {"chunk_size": 0}, lmm.DataError, "chunk_size=0"),
     ((INTERCEPT, FRAME, Y), {"maxiter": -1}, lmm.DataError, "maxiter=-1"),
     ((INTERCEPT, FRAME, Y), {"df_method": "residual"}, lmm.DataError, "df_method='residual'"),

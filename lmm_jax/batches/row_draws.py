@@ -10,7 +10,8 @@ from scipy.linalg import solve_banded
 
 from ..covariance.theta import factor_blocks, spread
 from ..layouts.residual.chain_bucket import ChainBucket, steps_of
-from ..layouts.residual.field_bucket import FieldBucket, back, basis_of, grid_of
+from ..layouts.residual.field_bucket import FieldBucket, grid_of
+from ..layouts.residual.grid_products import back, basis_of
 from ..layouts.residual.subject_bucket import SubjectBucket, factor_of, in_groups
 from ..layouts.residual.whitened_layout import OfWhitenedRows
 from ..layouts.response import Response

@@ -22,7 +22,6 @@ from .data_frames import as_pandas
 from .design import Design, assemble
 from .from_formula import design as design_of
 from .identification import row_moments
-from .terms import RandomTerm
 
 # Column that stands for the response while a design is made: the number of each row.
 _ROW = "lmm_jax_row"
@@ -211,12 +210,17 @@ def _names_of(responses: Any) -> list[str] | None:
 
 def _of_mapping(columns: Mapping[Any, Any], index: pd.Index[Any]) -> pd.DataFrame:
     """Columns by name as a frame; arrays and lists among them belong to the rows in order."""
+    if not columns:
+        return pd.DataFrame(index=index)
     try:
-        frame = pd.DataFrame(dict(columns))
-    except ValueError as error:  # of several lengths, or numbers
+        frame = as_pandas(columns, None)
+    except DataError as error:
         raise DataError(f"responses cannot be read as columns: {error}") from error
-    labelled = any(isinstance(column, pd.Series) for column in columns.values())
-    return frame if labelled or len(frame) != len(index) else frame.set_axis(index)
+    if any(isinstance(column, pd.Series) for column in columns.values()):
+        return frame
+    if len(frame) != len(index):
+        raise DataError(f"responses have {len(frame)} entries a column for {len(index)} rows")
+    return frame.set_axis(index)
 
 
 def _read_responses(
@@ -327,9 +331,9 @@ def levels_remain(design: Design, W: np.ndarray) -> np.ndarray:
 def _is_identified(design: Design, w: np.ndarray) -> bool:
     """Whether the rows of positive weight tell the residual from the random effects."""
     keep = w > 0
-    terms = [_kept(term, keep) for term in design.terms]
-    moments = lambda: row_moments(terms, design.exog[keep], w[keep])  # noqa: E731
-    return not confounded(terms, int(keep.sum()), moments)
+    terms = [term.kept(keep) for term in design.terms]
+    n = int(keep.sum())
+    return not confounded(terms, n, lambda: row_moments(terms, design.exog[keep], w[keep]))
 
 
 def one_response(design: Design, columns: Responses, number: int) -> Design:
@@ -348,8 +352,7 @@ def one_response(design: Design, columns: Responses, number: int) -> Design:
         formula = source.formula.replace(_ROW, quoted(name), 1)
         source = replace(source, response=quoted(name), formula=formula)
     if keep.all():
-        plain = replace(design, endog=y, endog_name=name, weights=weights, source=source)
-        return plain
+        return replace(design, endog=y, endog_name=name, weights=weights, source=source)
     return _subset(design, y, weights, keep, name, source)
 
 
@@ -368,7 +371,7 @@ def _subset(
         X=np.ascontiguousarray(design.exog[keep]),
         names=design.exog_names,
         endog_name=name,
-        terms=[_kept(term, keep) for term in design.terms],
+        terms=[term.kept(keep) for term in design.terms],
         group=group[1],
         n_groups=group[0].size,
         weights=None if weights is None else weights[keep],
@@ -392,13 +395,3 @@ def _subset(
     kept = tuple(source.kept[j] for j in new.source.kept)
     rows = None if source.rows is None else source.rows[keep]
     return replace(new, source=replace(new.source, kept=kept, rows=rows))
-
-
-def _kept(term: RandomTerm, keep: np.ndarray) -> RandomTerm:
-    used, codes = np.unique(term.codes[keep], return_inverse=True)
-    return replace(
-        term,
-        levels=term.levels[used],
-        codes=codes.reshape(-1, term.codes.shape[1]),
-        values=term.values[keep],
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -80,6 +80,16 @@ class RandomTerm:
     def columns(self) -> scipy.sparse.csr_array:
         """Z of the term, levels by coefficients in the columns, (n, L k)."""
         return level_columns(self.codes, self.values, self.n_levels)
+
+    def kept(self, keep: np.ndarray) -> RandomTerm:
+        """The same for some of the rows, of independent levels; those that have none are gone."""
+        used, codes = np.unique(self.codes[keep], return_inverse=True)
+        return replace(
+            self,
+            levels=self.levels[used],
+            codes=codes.reshape(-1, self.codes.shape[1]),
+            values=self.values[keep],
+        )
 
     @property
     def linked(self) -> tuple[np.ndarray, int]:

@@ -334,13 +334,16 @@ def shaped(value: Any, expr: str, index: pd.Index[Any]) -> Any:
     inner = getattr(value, "__wrapped__", value)
     if inner is None:
         raise DataError(f"`{expr}` gives None: a function has to return a value for every row")
-    if isinstance(inner, Mapping):
+    if isinstance(inner, list | tuple):
+        value = inner = np.asarray(inner)
+    columns = isinstance(inner, Mapping)
+    shape: tuple[int, ...] = getattr(inner, "shape", ())
+    if (columns and not inner) or (len(shape) == 2 and not shape[1]):
+        raise DataError(f"`{expr}` gives no columns: a term needs a value for every row")
+    if columns:
         for part in inner.values():
             shaped(part, expr, index)
         return value
-    if isinstance(inner, list | tuple):
-        value = inner = np.asarray(inner)
-    shape = getattr(inner, "shape", ())
     if not shape:
         raise DataError(
             f"`{expr}` gives one value, {inner!r:.40}: a term needs a value for every row"

@@ -18,9 +18,6 @@ from ..numerics.namespace import NUMPY, namespace
 from .group_index import GroupIndex, Table, stream_pairs
 from .level_bases import in_rows, level_bases, poor_share
 
-# Share of the sum of squares of a column below which it is its own rounding.
-_ROUNDING_OF_ROWS = 1e-24
-
 
 def rank_tol(dtype: Any) -> float:
     """Relative pivot below which a column of Z_i counts as a combination of the others.
@@ -28,6 +25,11 @@ def rank_tol(dtype: Any) -> float:
     Cross-products carry a few eps of their diagonal; columns of data are never that close.
     """
     return max(1e-12, 16.0 * float(np.finfo(dtype).eps))
+
+
+def _rounding_of_rows(dtype: Any) -> float:
+    """Share of the sum of squares of a column below which it is its own rounding."""
+    return max(1e-24, (64.0 * float(np.finfo(dtype).eps)) ** 2)
 
 
 def explain(
@@ -142,7 +144,7 @@ def _told(whole: Array, left: Array, table: Table) -> Array:
     xp = namespace(whole, left)
     sizes = (xp.diagonal(_products(rows, rows, table), axis1=1, axis2=2) for rows in (whole, left))
     before, after = sizes
-    return (after > _ROUNDING_OF_ROWS * before).astype(whole.dtype)[table.cell]
+    return (after > _rounding_of_rows(whole.dtype) * before).astype(whole.dtype)[table.cell]
 
 
 def _cells(streams: Sequence[Array], index: GroupIndex) -> list[Array]:
