@@ -171,6 +171,20 @@ def test_levels_within_a_group_take_no_digits(share, mean, runtime):
     np.testing.assert_allclose(res.llf, expected, atol=DENSE * abs(expected))
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+@pytest.mark.parametrize("share", [1.0, 1e-1, 1e-2, 1e-12])
+def test_levels_within_a_group_in_single_precision(share, mean):
+    data, theta = nested_rows(share, mean), np.array([0.7, 1.0, 0.2, 0.8])
+    data = data.astype({"y": np.float32, "x": np.float32})
+    one = np.ones(len(data), np.float32)
+    X = np.column_stack([one, data["x"]])
+    index = lmm.row_index([data["h"].to_numpy(), data["g"].to_numpy()], sizes=[1, 2])
+    Z = (X[:, None, :1], X[:, None])
+    layout = lmm.compress(data["y"].to_numpy(), X, Z, jnp.asarray(one), index)
+    found = float(lmm.profile_loglike(theta.astype(np.float32), layout))
+    assert abs(found - nested_dense(data.astype(float), theta)) < SINGLE
+
+
 def test_derivatives_in_rows_whose_levels_nearly_agree():
     """Of the criterion at a theta, in x: rows are columns of no orthonormal basis there."""
     data, theta = nested_rows(1e-3), np.array([0.8, 1.1, 0.4, 0.9])

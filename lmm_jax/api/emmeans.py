@@ -10,8 +10,9 @@ import pandas as pd
 from ..capabilities import require
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance
+from ..results.joint_tests import joint_tests_of
 from ..results.lmm import LMMResults
-from ..results.marginal_rows import Basis, joint_tests_of, marginal_means
+from ..results.marginal_rows import Basis, marginal_means
 from ..tables.page import table
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,18 +17,16 @@ from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
 from ..formulas.times import TYPES
-from ..inference.contrasts.linear_functions import ESTIMABLE, is_estimable, linear_functions
+from ..inference.contrasts.linear_functions import is_estimable, linear_functions
 from ..inference.df.methods import DfMethod
 from ..inference.means.grid import (
     Grid,
     average,
     make_grid,
-    nesting_of,
     rows_of,
 )
-from ..inference.means.joint import table_of_tests
 from ..inference.means.transformations import is_name, transformation_of
-from ..inputs.arguments import choice, mapping, probability, shown, whole_number
+from ..inputs.arguments import choice, probability, shown, whole_number
 from ..inputs.names import unquoted
 from .marginal import MarginalMeans
 from .marginal_covariates import (
@@ -43,7 +41,6 @@ from .marginal_labels import Labels, weights_of
 from .marginal_specs import (
     Asked,
     check_variables,
-    names_of,
     read_specs,
     read_values,
     with_parents,
@@ -118,7 +115,7 @@ def marginal_means(
         asked, values = _of_degrees(slope, asked, values)
     grid = _grid(known, values, asked)
     grid = with_predictions(grid, mediators, known, fit.rows, fit.source.context)
-    means = _means(fit, grid, asked, weights, level, slope)
+    means = means_on(fit, grid, asked, weights, level, slope)
     models = tuple(f"Predicted: {one.formula}" for one in mediators)
     means = replace(means, notes=(*means.notes, *models))
     if asked.method is None:
@@ -166,67 +163,6 @@ def _of_degrees(
     return asked, values | {_DEGREE: list(_DEGREES[: slope.degrees])}
 
 
-def joint_tests_of(fit: Basis, by: Any, at: Any) -> pd.DataFrame:
-    """Tests of :func:`lmm_jax.joint_tests`, covariates at their mean +- 1.
-
-    Where the model is not defined there, as near to their mean as the data are.
-    Contrasts of variables do not depend on others that no interaction joins with them: every set
-    of joined ones has a grid of its own, of few rows, at one value of the others.
-    """
-    known = fit.reference.variables
-    given = {} if at is None else mapping(at, "at")
-    free = {n: c for n, c in known.covariates.items() if n not in given and c.few is None}
-    try:
-        return _tests_around(fit, by, given, {n: (1.0, c.mean) for n, c in free.items()})
-    except DataError:  # one less than the mean of a small number has no logarithm
-        inside = {n: (min(1.0, c.mean - c.low, c.high - c.mean), c.mean) for n, c in free.items()}
-        if all(step == 1.0 for step, _ in inside.values()):
-            raise
-    return _tests_around(fit, by, given, inside)
-
-
-def _tests_around(
-    fit: Basis, by: Any, given: Mapping[str, Any], free: Mapping[str, tuple[float, float]]
-) -> pd.DataFrame:
-    """The tests with covariates a step below and above their means."""
-    known = fit.reference.variables
-    around = {name: [mean - step, mean + step] for name, (step, mean) in free.items()}
-    values = read_values(known, {**given, **around}, "mean", fit.rows)
-    groups = names_of(by, "by")
-    check_variables(groups, values, known)
-    parts = []
-    for joined in _joined(fit, known):
-        specs = tuple(name for name in values if name in joined and name not in groups)
-        if specs:
-            asked = Asked(specs, groups, None)
-            held = [name for name in values if name not in (*specs, *groups)]
-            own = {n: v[:1] if n in held else v for n, v in values.items()}
-            grid = make_grid(own, [*specs, *groups], known, held)
-            means = _means(fit, grid, asked, "equal", 0.95, None)
-            parts.append(means._tests_of_factors(groups))
-    return table_of_tests(parts, groups, list(values), fit.tests, fit.scale, fit.beta)
-
-
-def _joined(fit: Basis, known: Variables) -> list[set[str]]:
-    """Variables by the interactions, dependent columns and nesting that join them."""
-    spec, kept = fit.source.spec, np.asarray(fit.source.kept)
-    terms = [_used_by(term) for term in spec.formula]
-    term_of = np.repeat(
-        np.arange(len(terms)), [s.stop - s.start for s in spec.term_slices.values()]
-    )
-    links = [set(term) for term in terms]
-    dropped = np.setdiff1d(np.arange(len(term_of)), kept)
-    for column, aliases in zip(dropped, fit.reference.aliases.T, strict=True):
-        others = term_of[kept[np.abs(aliases) > ESTIMABLE]]
-        links.append(set().union(terms[term_of[column]], *(terms[t] for t in others)))
-    links += [{inner, *outer} for inner, outer in nesting_of(known).items()]
-    parts: list[set[str]] = []
-    for link in [*links, *({name} for name in known.names)]:
-        apart = [part for part in parts if not part & link]
-        parts = [*apart, link.union(*(part for part in parts if part & link))]
-    return parts
-
-
 def _grid(known: Variables, values: dict[str, list[Any]], asked: Asked) -> Grid:
     check_variables((*asked.specs, *asked.by), values, known)
     return make_grid(values, [*asked.specs, *asked.by], known)
@@ -235,7 +171,7 @@ def _grid(known: Variables, values: dict[str, list[Any]], asked: Asked) -> Grid:
 # ------------------------------------------------------------ means
 
 
-def _means(
+def means_on(
     fit: Basis,
     grid: Grid,
     asked: Asked,
@@ -317,11 +253,11 @@ def _is_linear(source: FixedSource, covariate: str) -> bool:
 def _interacting(source: FixedSource, shown: set[str], over: set[str]) -> list[str]:
     """Terms of the model that have a variable which is shown, and one averaged over."""
     terms = source.spec.formula if source.spec is not None else ()
-    used = ((term, _used_by(term)) for term in terms)
+    used = ((term, used_by(term)) for term in terms)
     return [str(term) for term, names in used if names & shown and names & over]
 
 
-def _used_by(term: Any) -> set[str]:
+def used_by(term: Any) -> set[str]:
     """Variables of a term of a formula."""
     return {name for factor in term.factors for name in factor_columns(factor)}
 
