@@ -23,8 +23,6 @@ _NULLABLE = {
 _UNORDERED = b"_PL_CATEGORICAL"
 # Types of pyarrow that pandas neither sorts nor groups by.
 _ODD = ("list", "large_list", "fixed_size_list", "struct", "map", "string_view", "binary_view")
-# Floats that pandas has no index or no sorting of.
-_FLOATS = [np.dtype(t) for t in (np.float16, np.longdouble) if np.dtype(t).itemsize not in (4, 8)]
 # Integers up to this are the same number as a float.
 _EXACT = 2**53
 
@@ -184,7 +182,7 @@ def settled(values: Any) -> Any:
     """
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype):
-        if dtype.kind != "f" or dtype.itemsize in (4, 8):
+        if not _is_odd_float(dtype):
             return values
         return values.astype(np.float32) if dtype.itemsize == 2 else _narrowed(values)
     if not isinstance(dtype, pd.ArrowDtype):
@@ -203,12 +201,17 @@ def settled(values: Any) -> Any:
     return found
 
 
+def _is_odd_float(dtype: Any) -> bool:
+    """Whether pandas has no index or no sorting of numbers of this type."""
+    return isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize not in (4, 8)
+
+
 def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.DataFrame:
     """:func:`settled` of the columns in use, whose names are all different."""
     found = {
         name: settled(frame[name])
         for name, kind in frame.dtypes.items()
-        if (isinstance(kind, pd.ArrowDtype) or kind in _FLOATS) and wanted(name)
+        if (isinstance(kind, pd.ArrowDtype) or _is_odd_float(kind)) and wanted(name)
     }
     if not found:
         return frame

@@ -181,7 +181,7 @@ def _random(results: FitRecord, names: Sequence[str]) -> list[Table]:
     kinds: dict[str, Kind] = {"group": "label", "term": "label"}
     kinds |= dict.fromkeys(correlated, "correlation")
     caption = "Random effects" if results.term_labels else "Residual"
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(dict(zip(columns, zip(*rows, strict=True), strict=True)))
     return [table(frame, caption, headings=headings, kinds=kinds)]
 
 
