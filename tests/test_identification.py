@@ -389,6 +389,51 @@ def test_a_factor_that_is_fixed_and_random_is_named():
         lmm.design("distance ~ age + factor(Subject) + (age | Subject)", TEETH)
 
 
+ABSORBED = [
+    ("age * Sex", "(1 | Sex)", " + (1 | Subject)"),
+    ("age * Sex", "(age | Sex)", " + (age | Subject)"),
+    ("age * Sex", "(age || Sex)", " + (1 | Subject)"),
+    ("factor(age) + Sex", "(1 | age)", " + (1 | Subject)"),
+    ("factor(Subject)", "(1 | Subject)", " + (1 | visit)"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "absorbed", "others", "reml", "runtime"),
+    [
+        *((*case, reml, "numpy") for case in ABSORBED for reml in (True, False)),
+        *((*case, True, "jax") for case in ABSORBED[1:3]),  # the hardest: programs take seconds
+    ],
+)
+def test_a_term_that_the_fixed_effects_absorb_has_no_variance(
+    fixed, absorbed, others, reml, runtime
+):
+    """The fit is that of the others: REML does not see the term, ML pays for it with nothing."""
+    data = TEETH.assign(visit=TEETH["age"].astype(str))
+    options = dict(data=data, reml=reml, runtime=runtime)
+    alone = lmm.fit(f"distance ~ {fixed}{others}", **options)
+    with pytest.warns(lmm.IdentificationWarning, match="not identified, and taken as zero"):
+        both = lmm.fit(f"distance ~ {fixed} + {absorbed}{others}", **options)
+    group = absorbed.strip("()").split()[-1]
+    assert alone.converged and both.converged
+    np.testing.assert_allclose(both.llf, alone.llf, atol=1e-8)
+    for name in ("fe_params", "bse_fe", "df"):
+        np.testing.assert_allclose(getattr(both, name), getattr(alone, name), rtol=1e-6, atol=1e-9)
+    for term, S in zip(both.term_labels, both.estimates.covariances, strict=True):
+        assert (S == 0).all() == (term.factor == group)
+    np.testing.assert_allclose(both.random_effects[group].to_numpy(), 0.0, atol=0)
+
+
+def test_many_responses_with_an_absorbed_term_are_those_of_one():
+    Y = TEETH["distance"].to_numpy()[:, None] + np.random.default_rng(5).normal(size=(108, 3))
+    formula = "~ age * Sex + (1 | Sex) + (1 | Subject)"
+    with pytest.warns(lmm.IdentificationWarning):
+        many = lmm.fit_many(formula, TEETH, Y)
+    alone = lmm.fit_many("~ age * Sex + (1 | Subject)", TEETH, Y)
+    assert many.converged.all()
+    np.testing.assert_allclose(many.bse_fe, alone.bse_fe, rtol=1e-6)
+
+
 def test_a_flat_direction_is_blamed_on_its_term():
     """A slope of what is constant within groups is free beside the intercept, whatever else."""
     rng = np.random.default_rng(3)

@@ -162,15 +162,26 @@ def check_levels(terms: Sequence[RandomTerm]) -> None:
             )
 
 
-def check_overlap(terms: Sequence[RandomTerm], X: np.ndarray) -> None:
-    """Warn of terms that overlap: `(1 | g) + (x | g)`, and `factor(g) + (1 | g)` with X."""
-    for term in terms:
+def absorbed_terms(terms: Sequence[RandomTerm], X: np.ndarray) -> tuple[int, ...]:
+    """Terms whose columns X has, `factor(g) + (1 | g)`, with a warning.
+
+    REML, of error contrasts, does not depend on their variances, and ML puts these at zero.
+    """
+    found = []
+    for t, term in enumerate(terms):
         if term.n_seen * len(term.names) <= X.shape[1] and is_within(term, X):
+            found.append(t)
             warn_user(
                 f"the fixed effects have a column for every coefficient of {term.text}: its "
-                f"variances are not identified. Let {term.group!r} be fixed or random",
+                "variances are not identified, and taken as zero. Let "
+                f"{term.group!r} be fixed or random",
                 IdentificationWarning,
             )
+    return tuple(found)
+
+
+def check_overlap(terms: Sequence[RandomTerm]) -> None:
+    """Warn of terms of one factor that overlap: `(1 | g) + (x | g)`."""
     by_factor: dict[str, list[RandomTerm]] = {}
     for term in terms:
         if not term.is_component and term.relationship is None:

@@ -23,6 +23,7 @@ from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
 from ..reprs import folded, inside, public
 from .checks import (
+    absorbed_terms,
     check_identified,
     check_levels,
     check_overlap,
@@ -93,6 +94,7 @@ class Design:
     output: str = "pandas"  # kind of frame that tables come in: that of the data
     approximate: bool | None = None  # crossed factors; None: where nothing else can be done
     sigma: float | None = None  # residual standard deviation where it is known
+    absorbed: tuple[int, ...] = ()  # terms whose columns X has: their variances are not identified
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -324,7 +326,8 @@ def assemble(
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_rank(y.size, X.shape[1])
     check_levels(terms)
-    check_overlap(terms, X)
+    absorbed = absorbed_terms(terms, X)
+    check_overlap(terms)
     if residual is None and sigma is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
     check_response(y if offset is None else y - offset, endog_name)
@@ -348,6 +351,7 @@ def assemble(
         residual=residual,
         output=output,
         sigma=sigma,
+        absorbed=absorbed,
     )
 
 
@@ -376,6 +380,7 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "offset": lambda d: d.offset is not None,
     "dropped": lambda d: bool(d.dropped),
     "components": lambda d: d.n_components > 0,
+    "absorbed": lambda d: bool(d.absorbed),
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
     "crossed": lambda d: _has_core(d) and not _has_outer_factor(d),
