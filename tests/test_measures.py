@@ -147,8 +147,9 @@ def test_standard_errors_are_those_of_the_delta_method(name):
         assert_close(table[column], expected.loc[table.index, column], 1e-8)
     at, error = table["estimate"], table["std_error"]
     for side, column in ((-1.0, "conf_low"), (1.0, "conf_high")):
-        logit = np.log(at / (1 - at)) + side * 1.959963984540054 * error / (at * (1 - at))
-        assert_close(table[column], 1 / (1 + np.exp(-logit)), 1e-9)
+        angle = side * 1.959963984540054 * error / (2 * np.sqrt(at * (1 - at)))
+        angle = np.clip(np.arcsin(np.sqrt(at)) + angle, 0, np.pi / 2)
+        assert_close(table[column], np.sin(angle) ** 2, 1e-9)
 
 
 @pytest.mark.slow
@@ -164,6 +165,20 @@ def test_the_conditional_r2_covers_what_is_true():
         hits.append((found["conf_low"] < [f / (f + 2), (f + 1) / (f + 2)])
                     & (found["conf_high"] > [f / (f + 2), (f + 1) / (f + 2)]))  # fmt: skip
     assert (np.mean(hits, axis=0) > 0.78).all()
+
+
+def test_limits_near_zero_are_of_use():
+    """A share smaller than its error, of no effect at all: limits from zero to a few percent."""
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"g": np.repeat(np.arange(30), 5), "x": rng.normal(size=150)})
+    data["z"] = rng.normal(size=30).repeat(5)
+    hits, widths = [], []
+    for _ in range(40):
+        y = data["x"] + rng.normal(size=30)[data["g"]] + rng.normal(size=150)
+        found = lmm.r2(lmm.fit("y ~ x + z + (1 | g)", data.assign(y=y))).per_term.loc["z"]
+        hits.append(found["conf_low"] == 0)
+        widths.append(found["conf_high"] - found["conf_low"])
+    assert np.mean(hits) > 0.85 and np.median(widths) < 0.2  # on the logit: none, and 0.9
 
 
 def test_edges_of_intervals():

@@ -604,3 +604,31 @@ def test_levels_of_nlme_are_named():
     res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
     with pytest.raises(lmm.DataError, match="conditional=False and conditional=True"):
         res.predict(level=0)
+
+
+def test_new_rows_have_the_weights_that_the_fit_named():
+    """A new observation has the variance scale / w, w of the column that weights= named."""
+    res = lmm.fit("y ~ x + (1 | g)", DATA, weights="w")
+    new = pd.DataFrame({"x": [0.0, 0.0], "w": [0.2, 5.0]})
+    found = res.predict(new, interval="prediction")
+    pd.testing.assert_frame_equal(found, res.predict(new, interval="prediction", weights="w"))
+    mean = res.predict(new, interval="confidence")
+    var = mean["std_error"] ** 2 + res.cov_re.iloc[0, 0] + res.scale / new["w"]
+    half = (found["upper"] - found["lower"]) / 2
+    assert_close(half[0] / half[1], np.sqrt(var[0] / var[1]), 0.05)  # df differ a little
+    again = pickle.loads(pickle.dumps(res)).predict(new, interval="prediction")
+    pd.testing.assert_frame_equal(again, found)
+    with pytest.warns(UserWarning, match="limits are those of observations of weight one"):
+        without = res.predict(new[["x"]], interval="prediction")
+    one = res.predict(new.assign(w=1.0), interval="prediction")
+    pd.testing.assert_frame_equal(without, one)
+
+
+def test_weights_of_correlated_residuals_are_read_by_name():
+    """A row's part in what is known of its subject depends on its weight."""
+    data = DATA.assign(t=DATA.groupby("g").cumcount())
+    res = lmm.fit("y ~ x + ar1(t | g)", data, weights="w")
+    last = data.groupby("g").tail(1).assign(t=lambda d: d["t"] + 1)
+    named = res.predict(last, conditional=True)
+    assert_close(named, res.predict(last, conditional=True, weights=last["w"]), ROUNDING)
+    assert np.abs(named - res.predict(last.drop(columns="w"), conditional=True)).max() > 1e-4

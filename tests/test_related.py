@@ -120,8 +120,8 @@ def test_heritability_of_the_reference(name):
     error = np.sqrt(gradient @ C @ gradient)
     assert_close(found.std_error, error, DERIVED)
     h = case["heritability"]
-    logit, width = np.log(h / (1 - h)), 1.959963984540054 * error / (h * (1 - h))
-    limits = 1.0 / (1.0 + np.exp(-(logit + np.array([-1, 1]) * width)))
+    angle, width = np.arcsin(np.sqrt(h)), 1.959963984540054 * error / (2 * np.sqrt(h * (1 - h)))
+    limits = np.sin(np.clip(angle + np.array([-1, 1]) * width, 0, np.pi / 2)) ** 2
     assert_close([found.conf_low, found.conf_high], limits, DERIVED)
 
 

@@ -4,6 +4,7 @@ import html
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import samples
 
@@ -139,3 +140,25 @@ def test_the_coverage_goes_by_either_word():
     assert str(test.summary(level=0.9)) == str(test.summary(alpha=0.1)) != str(test.summary())
     with pytest.raises(lmm.DataError, match="level is 1 - alpha"):
         result.summary(alpha=0.1, level=0.95)
+
+
+def test_an_estimate_shows_the_digits_of_its_standard_error():
+    """An effect of 4e-6 beside one of 0.5: neither is rounded to nothing, nor has eight decimals."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"id": np.repeat(range(40), 6), "income": rng.normal(4e4, 15e3, 240)})
+    data["y"] = 0.5 + 5e-6 * data["income"] + 0.1 * rng.normal(size=40)[data["id"]]
+    data["y"] += 0.1 * rng.normal(size=240)
+    res = lmm.fit("y ~ income + (1 | id)", data)
+    table = res.summary().tables[-1]
+    text = {line.split()[0]: line.split()[1:] for line in str(table).splitlines() if line.strip()}
+    estimate, error = res.fe_params["income"], res.bse_fe["income"]
+    assert text["income"][0] == f"{estimate:.3e}" and text["income"][1] == f"{error:.2e}"
+    assert text["income"][-2:] == [f"{x:.3e}" for x in res.conf_int().loc["income"]]
+    assert text["Intercept"][0] == f"{res.fe_params['Intercept']:.4f}"
+    thousands = lmm.fit("y ~ I(income / 1000) + (1 | id)", data)  # errors of 5e-4 ask for more
+    shown = str(thousands.summary().tables[-1])
+    assert f"{1000 * estimate:.6f}" in shown and f"{1000 * error:.6f}" in shown
+    cells = str(lmm.regression_table(res, thousands, statistics=["nobs"]))
+    assert f"{estimate:.8f} ({error:.8f})" in cells
+    assert f"{1000 * estimate:.5f} ({1000 * error:.5f})" in cells
+    assert "0.000 (0.000)" in str(lmm.regression_table(res, digits=3))

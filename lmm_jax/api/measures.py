@@ -44,13 +44,13 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
 
     Notes
     -----
-    Intervals are those of the delta method, with exact derivatives in all parameters together:
-    the uncertainty of beta in f is in them, the rows are taken as given, and they are made on the
-    scale of the logit. NaN where a variance at zero is used, as in
-    :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the terms are
-    uncorrelated in the rows; that of a factor whose interaction is in the model depends on the
-    contrasts, as tests of type III do. An offset explains nothing here, and prior weights count
-    in s alone, the residual variance of a row of weight one. Where residual variances differ
+    Intervals are those of the delta method, with exact derivatives in all parameters together: the
+    uncertainty of beta in f is in them, the rows are taken as given, and they are made on the
+    scale of ``asin(sqrt(share))``, where they hold near zero as well. NaN where a variance at zero
+    is used, as in :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the
+    terms are uncorrelated in the rows; that of a factor whose interaction is in the model depends
+    on the contrasts, as tests of type III do. An offset explains nothing here, and prior weights
+    count in s alone, the residual variance of a row of weight one. Where residual variances differ
     between rows (a residual covariance such as ``us(visit | id)`` or ``diag(site)``) s is their
     mean over the rows; their correlations explain nothing.
 
@@ -64,7 +64,7 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     >>> import lmm_jax as lmm
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> lmm.r2(res).table.round(3).loc["conditional"].to_dict()
-    {'estimate': 0.799, 'std_error': 0.044, 'conf_low': 0.7, 'conf_high': 0.871}
+    {'estimate': 0.799, 'std_error': 0.044, 'conf_low': 0.708, 'conf_high': 0.877}
     """
     level = probability(level, "level")
     return measures.explained(instance(res, "res", LMMResults, _NEEDED), level)

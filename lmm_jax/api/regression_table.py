@@ -21,7 +21,7 @@ def regression_table(
     show: str = "std_error",
     level: float = 0.95,
     stars: bool = False,
-    digits: int = 3,
+    digits: int | None = None,
     statistics: Sequence[str] = BASIC,
 ) -> Table:
     """Several fits side by side: fixed effects, standard deviations and correlations, figures.
@@ -40,8 +40,9 @@ def regression_table(
         Coverage of the limits.
     stars : bool
         One, two or three stars for p values of fixed effects below 0.05, 0.01 and 0.001.
-    digits : int
-        Decimals.
+    digits : int, optional
+        Decimals; if not given three, and more where these would leave a standard error less than
+        two digits.
     statistics : sequence of str
         Rows of the last block: "nobs", "n_groups", "r2_marginal", "r2_conditional", "icc",
         "loglik", "aic", "bic", "sigma", "df" (the number of parameters).
@@ -119,6 +120,6 @@ def regression_table(
         show=choice(show, "show", SHOWN),
         level=probability(level, "level"),
         stars=flag(stars, "stars"),
-        digits=whole_number(digits, "digits", most=15),
+        digits=None if digits is None else whole_number(digits, "digits", most=15),
         statistics=figures,
     )

@@ -28,6 +28,7 @@ class FixedSource:
     offset_array: bool  # an array was given: new rows need one too
     context: Mapping[str, Any]
     formula: str
+    weights: str | None = None  # the column of the prior weights, where that was named
     lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
     rows: pd.DataFrame | None = None  # variables of X in the rows used; None: not kept
     offset_state: Mapping[str, Any] = field(default_factory=dict)  # remembered of the first data

@@ -160,7 +160,10 @@ def design(
         index=frame.index,
         n_missing=int((~keep).sum()),
         gaps=gaps,
-        source=_fixed_source(parsed, matrix.spec, offset, known, frame, offset_state),
+        source=replace(
+            _fixed_source(parsed, matrix.spec, offset, known, frame, offset_state),
+            weights=weights if isinstance(weights, str) else None,
+        ),
         residual=None
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),

@@ -290,6 +290,7 @@ def _shell(sums: RowSums, terms: Sequence[RandomTerm], kept: tuple[int, ...]) ->
         offset_array=False,
         context=schema.context,
         formula=schema.formula,
+        weights=columns.weights,
     )
     group, n_groups = independent_groups(terms, *outer_group(terms))
     norm = float(units.y_unit) * float(np.sqrt(sums.gram[-1, -1]))

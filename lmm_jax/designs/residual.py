@@ -171,7 +171,7 @@ def visit_counts(residual: Residual | None) -> VisitCounts | None:
         np.bitwise_or.at(seen, rows.subject, np.uint64(1) << codes.astype(np.uint64))
         n_patterns = np.unique(seen).size
     return VisitCounts(
-        subject=":".join(residual.term.group),
+        subject=residual.term.subject,
         n_subjects=rows.n_subjects,
         fewest=int(counts.min()),
         most=int(counts.max()),

@@ -156,7 +156,7 @@ def _new_subjects(
         return np.zeros(len(data), np.int64)
     labels = residual.subjects.unique()
     own = group_labels(term.group, data, context, _remembered(residual))
-    code = find(labels, own, ":".join(term.group))
+    code = find(labels, own, term.subject)
     arm_of = np.zeros(rows.n_subjects, np.int64)
     arm_of[rows.subject] = rows.arm
     keys = pd.Index(arm_of * len(labels) + labels.get_indexer(residual.subjects))

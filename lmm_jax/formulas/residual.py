@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import FormulaError
+from ..inputs.names import unquoted
 from .expressions import check_source, to_python
 from .residual_elsewhere import MEANS
 from .tokens import STRUCTURES, Item, depths, lex, split
@@ -97,6 +98,11 @@ class ResidualTerm:
     def counts_rows(self) -> bool:
         """Whether places are the order of the rows of a subject."""
         return self.places == ("row",)
+
+    @property
+    def subject(self) -> str:
+        """What the subjects are called: the column, or several joined by colons."""
+        return ":".join(map(unquoted, self.group))
 
     @property
     def in_space(self) -> bool:

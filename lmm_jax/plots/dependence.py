@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from scipy import special
 
+from ..capabilities import require
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, probability, whole_number
+from ..inputs.names import unquoted
 from . import canvas
 from .smooth import lowess
 from .sources import covariate_of, fitted, residuals_of, rows_by_level
@@ -31,13 +34,28 @@ class Ordered(NamedTuple):
 
 
 def ordered(res: Any, kind: str | None, factor: str | None, time: Any) -> Ordered:
-    """The rows whose residuals are numbers; without a time their order counts."""
+    """The rows whose residuals are numbers; without a time their visits count, or their order."""
     label, values = residuals_of(res, kind, "pearson")
-    at, n = rows_by_level(res, factor), len(values)
-    when = np.arange(n, dtype=float) if time is None else covariate_of(res, time, "time").to_numpy()
+    at, n = rows_by_level(res, factor, subjects_first=True), len(values)
+    when = visits_of(res, time)
+    if when is None and time is None:
+        when = np.arange(n, dtype=float)
+    elif when is None:
+        when = covariate_of(res, time, "time").to_numpy()
     order = np.lexsort((np.arange(n), when, at.codes))
     order = order[np.isfinite(values[order])]
     return Ordered(label, values[order], at.codes[order], when[order])
+
+
+def visits_of(res: Any, time: Any) -> np.ndarray | None:
+    """Places of the rows in the residual covariance, where no time is asked for or words are."""
+    residual = require(res, "resid").design.residual
+    if residual is None or residual.term.in_space or len(residual.rows.places) != 1:
+        return None
+    words = residual.visits is not None and not is_numeric_dtype(residual.visits.dtype)
+    called = isinstance(time, str) and [unquoted(time)] == [*map(unquoted, residual.term.places)]
+    asked = time is None or (words and called)
+    return np.asarray(residual.rows.places[0], float) if asked else None
 
 
 def autocorrelations(
@@ -62,7 +80,7 @@ def autocorrelations(
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def autocorrelation(
     res: Any,
     *,
@@ -82,10 +100,11 @@ def autocorrelation(
     ----------
     res : LMMResults
     factor : str, optional
-        Grouping factor, the first if not given; without random effects the subjects.
+        Grouping factor; if not given the subjects of the residual covariance, as nlme's, or the
+        first one.
     time : str, array or Series, optional
-        By what the rows of a group are ordered; by default they are in order. A lag is a number of
-        rows, not a difference of times.
+        By what the rows of a group are ordered; by default the visits of the residual covariance,
+        or they are in order. A lag is a number of rows, not a difference of times.
     kind : str, optional
         As in ``res.resid(kind)``: "pearson" if not given, "whitened" for a fit with a residual
         covariance.
@@ -161,7 +180,7 @@ def semivariances(values: np.ndarray, codes: np.ndarray, when: np.ndarray) -> pd
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def variogram(
     res: Any,
     time: Any = None,
@@ -182,7 +201,8 @@ def variogram(
     time : str, array or Series, optional
         The first covariate of the formula if not given.
     factor : str, optional
-        Grouping factor, the first if not given; without random effects the subjects.
+        Grouping factor; if not given the subjects of the residual covariance, as nlme's, or the
+        first one.
     kind : str, optional
         As in ``res.resid(kind)``: "pearson" if not given, "whitened" for a fit with a residual
         covariance.
@@ -205,8 +225,10 @@ def variogram(
     >>> lmm.plots.variogram(res, "Days").get_xlabel()
     'Distance in Days'
     """
-    name = str(covariate_of(fitted(res), time, "time").name)
-    found = ordered(res, kind, factor, covariate_of(res, time, "time"))
+    if time is None:
+        time = str(covariate_of(fitted(res), None, "time").name)
+    found = ordered(res, kind, factor, time)
+    name = time if isinstance(time, str) else str(covariate_of(res, time, "time").name)
     table = semivariances(found.values, found.codes, found.when)
     if table.empty:
         raise DataError("no group has two rows: there is no variogram within groups")

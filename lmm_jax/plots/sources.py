@@ -159,24 +159,32 @@ def factor_of(res: Any, factor: str | None) -> str:
     return names[0] if factor is None else choice(factor, "factor", names)
 
 
-def rows_by_level(res: Any, factor: str | None) -> LevelRows:
-    """Level of every row: of a factor of the random effects, or the subjects of the residuals."""
+def rows_by_level(res: Any, factor: str | None, *, subjects_first: bool = False) -> LevelRows:
+    """Level of every row: of a factor of the random effects, or the subjects of the residuals.
+
+    The first factor if none is asked, or the subjects where these come first.
+    """
     design = require(res, "resid").design
-    residual = design.residual
     named = zip(factor_names(design.terms), design.terms, strict=True)
-    known = {name: term for name, term in named if not term.is_component}
-    if factor is None and not known:
-        if design.terms:
-            return _component_groups(design.terms[0])
-        if residual is None:
-            raise DataError("this fit has no grouping factor whose levels could be compared")
-        if residual.subjects is None:  # all rows are one
-            return LevelRows("subject", np.zeros(design.nobs, int), pd.Index(["all rows"]))
-        codes = np.asarray(residual.rows.subject)
-        return LevelRows("subject", codes, residual.subjects)
-    name = next(iter(known)) if factor is None else choice(factor, "factor", list(known))
-    term = known[name]
-    return LevelRows(name, np.asarray(term.codes[:, 0]), term.levels)
+    known = {
+        name: LevelRows(name, np.asarray(term.codes[:, 0]), term.levels)
+        for name, term in named
+        if not term.is_component
+    }
+    residual = design.residual
+    if residual is not None and residual.subjects is not None:
+        name = residual.term.subject
+        own = {name: LevelRows(name, np.asarray(residual.rows.subject), residual.subjects)}
+        known = own | known if subjects_first else known | own
+    if factor is not None:
+        return known[choice(factor, "factor", list(known))]
+    if known:
+        return next(iter(known.values()))
+    if design.terms:
+        return _component_groups(design.terms[0])
+    if residual is None:
+        raise DataError("this fit has no grouping factor whose levels could be compared")
+    return LevelRows("subject", np.zeros(design.nobs, int), pd.Index(["all rows"]))
 
 
 def _component_groups(term: Any) -> LevelRows:
@@ -257,7 +265,8 @@ def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
     if not pd.api.types.is_numeric_dtype(found.dtype) and isinstance(x, str):
         instead = "draw its means, plots.interaction(lmm.emmeans(...))"
         if what == "time":
-            instead = f"pass those of its levels, data[{x!r}].astype('category').cat.codes"
+            levels = ", ".join(f"{level!r}: {i}" for i, level in enumerate(found.unique()[:2], 1))
+            instead = f"pass the times of its levels, data[{x!r}].map({{{levels}, ...}})"
         raise DataError(f"{what}={shown(x)} is a factor, and numbers are needed: {instead}")
     return pd.Series(numbers(found, what), index=found.index, name=found.name)
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.data_frames import as_pandas
 from ..designs.new_rows import expressions
-from ..errors import DataError
+from ..errors import DataError, warn_user
 from ..formulas.expressions import quoted
 from ..inference.effects.prediction import BlupErrors
 from ..inference.effects.random_effects import random_part
@@ -135,8 +135,9 @@ class PredictedModel(ModelOfLevels):
         df_method : str, optional
             As in :func:`lmm_jax.fit`; that of the fit if not given.
         weights : array or str, optional
-            Prior weights of new observations, or the name of their column; 1 if not given. The
-            rows of the fit, without ``newdata``, have their own.
+            Prior weights of new observations, or the name of their column; if not given that of
+            the fit's, where new rows have it, otherwise 1, with a warning if the fit is weighted.
+            The rows of the fit, without ``newdata``, have their own.
         output : {"pandas", "polars", "pyarrow"}, optional
             Kind of series or frame; that of ``newdata``, or of the data, if not given.
 
@@ -231,12 +232,6 @@ class PredictedModel(ModelOfLevels):
             rows = own_rows(self._need("predict without newdata"), chosen)
         else:
             noise = request is not None and request.interval == "prediction"
-            if noise and weights is None and self.sigma_known and self._is_kind("weighted"):
-                raise DataError(
-                    "a new observation has the variance sigma^2 / w, and no w: pass weights= of "
-                    "the new rows; effects of new levels lie in the interval of conditional=True, "
-                    "new_levels='population', se=True"
-                )
             rows = self._new_rows(
                 newdata, chosen, conditional=some,
                 noise=noise,
@@ -266,15 +261,34 @@ class PredictedModel(ModelOfLevels):
         design = self._known("predict")
         used = expressions(design, chosen, conditional=conditional, noise=noise)
         named = [options.get(what) for what in ("groups", "offset", "weights")]
+        weighs = noise or (conditional and self.residual is not None and self.residual.correlates)
+        if weighs and options.get("weights") is None and design.source is not None:
+            named.append(design.source.weights)
         columns = [quoted(unquoted(name)) for name in named if isinstance(name, str)]
-        return new_rows(
-            design,
-            as_pandas(newdata, [*used, *columns]),
-            chosen,
-            conditional=conditional,
-            noise=noise,
-            **options,
-        )
+        frame = as_pandas(newdata, [*used, *columns])
+        if weighs and options.get("weights") is None:
+            options["weights"] = self._named_weights(frame, noise)
+        return new_rows(design, frame, chosen, conditional=conditional, noise=noise, **options)
+
+    def _named_weights(self, frame: pd.DataFrame, noise: bool) -> str | None:
+        """The column that the weights of the fit came from, where new rows have it."""
+        source = self._known("predict").source
+        name = None if source is None else source.weights
+        if name is not None and unquoted(name) in frame.columns:
+            return name
+        if noise and self._is_kind("weighted"):
+            if self.sigma_known:
+                raise DataError(
+                    "a new observation has the variance sigma^2 / w, and no w: pass weights= of "
+                    "the new rows; effects of new levels lie in the interval of conditional=True, "
+                    "new_levels='population', se=True"
+                )
+            warn_user(
+                "the fit has weights, and the new rows have none: limits are those of observations "
+                "of weight one. Pass weights=",
+                UserWarning,
+            )
+        return None
 
     def model_matrix(self, newdata: Any = None) -> pd.DataFrame:
         """Columns of the fixed effects: X of the rows of the fit, or of new ones.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..inference.parameter_rows import parameter_rows
 from ..inference.parameters import parameters_of
 from ..inputs.names import merged, unquoted
 from ..reprs import p_value
-from ..tables.cells import decimals
+from ..tables.cells import beside_error, decimals, digits_for
 from ..tables.page import Table, table
 from .lmm import LMMResults
 from .summary import method_name, warnings_of
@@ -27,6 +28,8 @@ SHOWN = {
     "none": "",
 }
 _STARS = (0.001, 0.01, 0.05)
+# Decimals where nothing asks for more.
+_DECIMALS = 3
 # Figures of a fit: what a row is called, and how its number is written.
 STATISTICS: dict[str, tuple[str, str]] = {
     "nobs": ("Observations", "d"),
@@ -57,7 +60,7 @@ def side_by_side(
     show: str,
     level: float,
     stars: bool,
-    digits: int,
+    digits: int | None,
     statistics: Sequence[str],
 ) -> Table:
     """The table of :func:`lmm_jax.regression_table`, its arguments read."""
@@ -92,26 +95,32 @@ def _deviations_first(res: LMMResults, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[names]
 
 
-def _cell(row: Any, show: str, stars: bool, digits: int) -> str:
-    """An estimate with its stars and what stands in parentheses."""
+def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
+    """An estimate with its stars and what stands in parentheses.
 
-    def written(value: float) -> str:
-        return decimals(value, digits)
-
-    text = written(row.estimate)
+    Without a number of digits three, or so many that the standard error has two.
+    """
+    usual = _DECIMALS if digits is None else digits
+    adapts = digits is None and row.std_error > 0
+    places = max(usual, digits_for(row.std_error, 2)) if adapts else usual
+    write = partial(beside_error if adapts else decimals, places=places)
+    text = write(row.estimate)
     if stars and np.isfinite(row.p_value):
         text += "*" * sum(row.p_value < limit for limit in _STARS)
     if show == "conf_int" and np.isfinite([row.conf_low, row.conf_high]).all():
-        return f"{text} [{written(row.conf_low)}, {written(row.conf_high)}]"
-    if show in ("std_error", "statistic", "p_value") and np.isfinite(getattr(row, show)):
-        value = getattr(row, show)
-        shown = p_value(value) if show == "p_value" else written(value)
-        return f"{text} ({shown})"
+        return f"{text} [{write(row.conf_low)}, {write(row.conf_high)}]"
+    if show == "std_error" and np.isfinite(row.std_error):
+        return f"{text} ({write(row.std_error)})"
+    if show == "statistic" and np.isfinite(row.statistic):
+        return f"{text} ({decimals(row.statistic, usual)})"
+    if show == "p_value" and np.isfinite(row.p_value):
+        return f"{text} ({p_value(row.p_value)})"
     return text
 
 
-def _figures(res: LMMResults, statistics: Sequence[str], digits: int) -> dict[str, str]:
+def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> dict[str, str]:
     """Figures of the fit by the names of their rows."""
+    digits = _DECIMALS if digits is None else digits
     at = res.glance(output="pandas").iloc[0]
     out: dict[str, str] = {}
     if res.residual is not None:

@@ -13,7 +13,9 @@ from ..inputs.matching import spelling
 from ..reprs import number, p_value
 
 # What a column holds: labels and words stand left; what is counted or measured stands right.
-Kind = Literal["label", "text", "number", "statistic", "p value", "df", "correlation", "count"]
+Kind = Literal[
+    "label", "text", "number", "share", "statistic", "p value", "df", "correlation", "count"
+]
 _LEFT = ("label", "text")
 # Limits that stand beside the one before.
 _UPPER = ("conf_high", "upper", "tolerance_high")
@@ -24,6 +26,9 @@ _WITH_ERRORS = ("estimate", "std_error", "conf_low", "conf_high", "lower", "uppe
 # Decimals of numbers, sizes that they hide, digits that the smallest of these has in its column,
 # and sizes that are too large for decimals.
 _DECIMALS, _SMALL, _DIGITS, _LARGE = 4, 1e-3, 3, 1e7
+# Decimals beyond which a row is written with exponents; and what rows may differ by in what they
+# ask for to have the same.
+_MOST_DECIMALS, _ALIKE = 8, 2
 # Degrees of freedom this near to a whole number are one.
 _ROUNDING = 1e-4
 # Kinds of columns that are known by their name, whatever table they stand in.
@@ -98,9 +103,9 @@ def cells(
         columns.append((headings.get(name, name), kind, column))
     kinds_found = [kind for _, kind, _ in columns]
     labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
-    errors = part["std_error"].tolist() if "std_error" in part else None
+    places = _places_of(part["std_error"].tolist()) if "std_error" in part else None
     strings = [
-        _strings(values, kind, digits, errors if name in _WITH_ERRORS else None)
+        _strings(values, kind, digits, places if name in _WITH_ERRORS else None)
         for name, (_, kind, values) in zip(names, columns, strict=True)
     ]
     return Cells(
@@ -131,21 +136,59 @@ def _kind(name: str, dtype: Any) -> Kind:
 
 
 def _strings(
-    values: Iterable[Any], kind: Kind, digits: int | None, errors: Sequence[Any] | None
+    values: Iterable[Any], kind: Kind, digits: int | None, places: Sequence[int] | None
 ) -> list[str]:
     """One string a value; nothing where there is none."""
     values = list(values)
     whole = kind == "df" and all(_is_whole(v) for v in values)
-    own = _own_digits(values if errors is None else errors)
-    if kind == "number" and digits is None:
-        return [_string(v, kind, whole, own if _has_decimals(v) else None) for v in values]
-    return [_string(v, kind, whole, digits) for v in values]
+    if kind != "number" or digits is not None:
+        return [_string(v, kind, whole, digits) for v in values]
+    if places is not None:
+        return [_in_row(v, d) for v, d in zip(values, places, strict=True)]
+    own = _own_digits(values)
+    return [_string(v, kind, whole, own if _has_decimals(v) else None) for v in values]
 
 
 def _own_digits(values: Sequence[Any]) -> int:
     """Decimals of all numbers of a column, more than usual where these would hide one."""
     smallest = min((abs(v) for v in values if _has_decimals(v) and v != 0), default=_SMALL)
-    return _DIGITS - 1 - int(np.floor(np.log10(smallest))) if smallest < _SMALL else _DECIMALS
+    return digits_for(smallest, _DIGITS) if smallest < _SMALL else _DECIMALS
+
+
+def digits_for(size: float, significant: int) -> int:
+    """Decimals that show so many significant digits of a number.
+
+    >>> digits_for(0.00271, 2)
+    4
+    """
+    return significant - 1 - int(np.floor(np.log10(size)))
+
+
+def _places_of(errors: Sequence[Any]) -> list[int]:
+    """Decimals of the rows of a table, by their standard errors.
+
+    The same ones for rows that ask for nearly as many; the others have their own.
+    """
+    told = [isinstance(e, float) and np.isfinite(e) and 0 < e < _SMALL for e in errors]
+    asked = [digits_for(e, _DIGITS) if t else _DECIMALS for e, t in zip(errors, told, strict=True)]
+    usual = [d for d in asked if d <= _MOST_DECIMALS]
+    if usual and max(usual) - min(usual) <= _ALIKE:
+        return [d if d > _MOST_DECIMALS else max(usual) for d in asked]
+    return asked
+
+
+def _in_row(value: Any, places: int) -> str:
+    """A number, or what stands in its place, to the decimals of its row."""
+    decides = _has_decimals(value) or (isinstance(value, float) and places > _MOST_DECIMALS)
+    return beside_error(float(value), places) if decides else _string(value, "number", False, None)
+
+
+def beside_error(value: float, places: int) -> str:
+    """A number to the decimals of its row, with an exponent where these are very many."""
+    if places <= _MOST_DECIMALS or value == 0 or not np.isfinite(value):
+        return decimals(value, min(places, _MOST_DECIMALS))
+    shown = places + int(np.floor(np.log10(abs(value))))  # decimals before the exponent
+    return f"{value:.{min(max(shown, _DIGITS - 1), _DECIMALS)}e}"
 
 
 def _has_decimals(value: Any) -> bool:
@@ -154,13 +197,13 @@ def _has_decimals(value: Any) -> bool:
     return real and (value == 0 or _NOTHING <= abs(value) < _LARGE)
 
 
-def decimals(value: float, digits: int) -> str:
+def decimals(value: float, places: int) -> str:
     """A number with so many decimals; in another way where these would show nothing of it."""
-    text = f"{value:.{digits}f}"
+    text = f"{value:.{places}f}"
     if not np.isfinite(value) or value == 0.0:
         return text
     if abs(value) >= _MOST_BEFORE or (float(text) == 0.0 and abs(value) < _NOTHING):
-        return f"{value:.{max(digits, 1)}e}"
+        return f"{value:.{max(places, 1)}e}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
@@ -191,4 +234,6 @@ def _string(value: Any, kind: Kind, whole: bool, digits: int | None) -> str:
         return f"{value:.2f}"
     if digits is not None:
         return decimals(float(value), digits)
+    if kind == "share":
+        return f"{value:.{_DECIMALS}f}"
     return number(float(value)) if kind == "number" else f"{value:.3f}"

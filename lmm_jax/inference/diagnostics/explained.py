@@ -142,7 +142,7 @@ def named_shares(count: int) -> dict[str, tuple[list[int], list[int]]]:
 
 
 def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: float) -> Estimate:
-    """``a / (a + b)`` of sums of parts, with an interval on the scale of the logit.
+    """``a / (a + b)`` of sums of parts, with an interval on the scale of the arcsine of its root.
 
     A share of nothing, no fixed effects or no random ones, is zero without an error.
     """
@@ -158,7 +158,7 @@ def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: fl
     slope = a / up - b / down
     rest = float(down / (up + down))
     error = value * rest * _root(slope @ parts.cov @ slope)
-    return Estimate(value, error, *_logit_limits(value, rest, error, level))
+    return Estimate(value, error, *_limits(value, rest, error, level))
 
 
 def _root(variance: float) -> float:
@@ -172,7 +172,7 @@ def semi_partial(
     """``var(R_j beta_j) / total``, R_j the columns j less what all others predict of them.
 
     By so much ``var(X beta)`` falls when X beta is projected on the other columns. The interval
-    is one on the scale of the logit.
+    is made as that of :func:`share`.
     """
     p, own = fit.estimates.beta.size, list(columns)
     others = np.delete(moments.root, own, axis=1)
@@ -186,12 +186,20 @@ def semi_partial(
     J = -value * parts.J.sum(axis=0)
     J[own] += 2.0 * alone.T @ mean * unit[own] / parts.total
     error = _root(J @ parts.relative @ J)
-    return Estimate(value, error, *_logit_limits(value, 1.0 - value, error, level))
+    return Estimate(value, error, *_limits(value, 1.0 - value, error, level))
 
 
-def _logit_limits(value: float, rest: float, error: float, level: float) -> tuple[float, float]:
-    """Limits of a share with this standard error, ``rest = 1 - value``."""
+def _limits(value: float, rest: float, error: float, level: float) -> tuple[float, float]:
+    """Limits of a share with this standard error, ``rest = 1 - value``: ``sin(t +- z s)^2``.
+
+    On the scale of ``t = asin(sqrt(share))``, with the error ``s = error / (2 sqrt(v (1 - v)))``,
+    shares of squares are nearly normal down to zero. Limits on that of the logit end at 0 and 1
+    where the estimate is smaller than its error, and covered a marginal R2 of zero in one of 200
+    simulated fits.
+    """
     z = float(special.ndtri(0.5 + 0.5 * level))
-    logit, own = np.log(value) - np.log(rest), error / (value * rest)
-    low, high = (float(special.expit(logit + side * z * own)) for side in (-1.0, 1.0))
+    at, own = np.arctan2(np.sqrt(value), np.sqrt(rest)), error / (2.0 * np.sqrt(value * rest))
+    low, high = (
+        float(np.sin(np.clip(at + side * z * own, 0.0, 0.5 * np.pi)) ** 2) for side in (-1.0, 1.0)
+    )
     return min(low, value), max(high, value)  # of no error: the estimate, to the last digit

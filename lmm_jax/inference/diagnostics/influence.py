@@ -219,7 +219,7 @@ def _kind(design: Design, by: str) -> str:
 def _subject_factor(design: Design) -> tuple[str, ...]:
     """The name of the subjects of a residual covariance."""
     residual = design.residual
-    return () if residual is None or residual.subjects is None else (":".join(residual.term.group),)
+    return () if residual is None or residual.subjects is None else (residual.term.subject,)
 
 
 class _Units(NamedTuple):
