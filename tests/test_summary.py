@@ -143,7 +143,7 @@ def test_the_coverage_goes_by_either_word():
 
 
 def test_an_estimate_shows_the_digits_of_its_standard_error():
-    """An effect of 4e-6 beside one of 0.5: neither is rounded to nothing, nor has eight decimals."""
+    """An effect of 4e-6 beside one of 0.5: neither is rounded away, nor has eight decimals."""
     rng = np.random.default_rng(1)
     data = pd.DataFrame({"id": np.repeat(range(40), 6), "income": rng.normal(4e4, 15e3, 240)})
     data["y"] = 0.5 + 5e-6 * data["income"] + 0.1 * rng.normal(size=40)[data["id"]]
@@ -161,4 +161,4 @@ def test_an_estimate_shows_the_digits_of_its_standard_error():
     cells = str(lmm.regression_table(res, thousands, statistics=["nobs"]))
     assert f"{estimate:.8f} ({error:.8f})" in cells
     assert f"{1000 * estimate:.5f} ({1000 * error:.5f})" in cells
-    assert "0.000 (0.000)" in str(lmm.regression_table(res, digits=3))
+    assert "0.005 (0.000)" in str(lmm.regression_table(thousands, digits=3))
