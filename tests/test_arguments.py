@@ -415,3 +415,16 @@ def test_every_public_function_answers_unknown_keywords():
         if inspect.isfunction(getattr(lmm, name)) and not hasattr(getattr(lmm, name), "__wrapped__")
     ]
     assert plain == []
+
+
+def test_parameters_of_statsmodels_are_read_by_their_names():
+    """`MixedLMParams` has the same three attributes."""
+    from types import SimpleNamespace
+
+    data = lmm.load_dataset("sleepstudy")
+    options = dict(groups="Subject", re_formula="~Days")
+    theirs = SimpleNamespace(fe_params=np.ones(2), cov_re=np.eye(2), vcomp=np.zeros(0))
+    ours = lmm.Params.from_components(fe_params=np.ones(2), cov_re=np.eye(2))
+    found = lmm.fit("Reaction ~ Days", data, free=theirs, **options)
+    assert abs(found.cov_re.iloc[0, 1]) < 1e-9  # to rounding: held in other coordinates
+    assert found.llf == lmm.fit("Reaction ~ Days", data, free=ours, **options).llf

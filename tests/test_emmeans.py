@@ -751,3 +751,25 @@ def test_joint_tests_where_the_mean_less_one_has_no_logarithm():
     np.testing.assert_allclose(found["p_value"], table["p_value"], rtol=1e-9)
     with pytest.raises(lmm.DataError, match="NaN or infinite"):
         lmm.joint_tests(res, at={"x": [-1.0, 1.0]})
+
+
+def test_interaction_contrasts_by_the_names_of_their_factors():
+    means = lmm.emmeans(
+        lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats")),
+        ["Variety", "Nf"],
+    )
+    listed = means.contrast(interaction=["pairwise", "consec"])
+    named = means.contrast(interaction={"Nf": "consec", "Variety": "pairwise"})
+    pd.testing.assert_frame_equal(named.to_frame(), listed.to_frame())
+
+
+def test_notes_say_where_covariates_are_held():
+    """All digits that matter, and that differences depend on it where the model says so."""
+    data = lmm.load_dataset("orthodont")
+    data["year"] = 1990.0 + data["age"] + 0.9 * (data["age"] > 10)
+    apart = lmm.fit("distance ~ year * Sex + (1 | Subject)", data)
+    told = lmm.emmeans(apart, "Sex").notes
+    assert f"Covariates held at year = {data['year'].mean():.2f}" in told
+    assert any("year:Sex differences depend on where that is" in note for note in told)
+    same = lmm.fit("distance ~ year + Sex + (1 | Subject)", data)
+    assert not any("depend on" in note for note in lmm.emmeans(same, "Sex").notes)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import samples
 
 import lmm_jax as lmm
 from lmm_jax.errors import DataError, FormulaError, RankWarning
@@ -194,21 +195,21 @@ ERRORS = [
     ("y ~ .", "name the columns", 4),
     ("y ~ x:offset(z)", "offset()", 6),
     ("y ~ x - offset(z)", "offset()", 8),
-    ("y ~ x - mean(x)", "write `I(x - mean(x))`", 4),  # of the fixed part, as below
-    ("y ~ x - x.rank() + (1|g)", "write `I(x - x.rank())`", 4),
-    ("y ~ z + A*x - k", "write `I(x - k)`", 10),
-    ("y ~ x - z*x", "write `I(x - z)`", 4),
-    ("y ~ z:(x - k)", "write `I(x - k)`", 7),
-    ("y ~ -x", "write `I(- x)`", 1),
-    ("y ~ x - `n w` + (1|g)", "`- `n w`` takes away", 4),
-    ("y ~ x + A - x:A", "there are `x`, `A`", 8),
+    ("y ~ x - mean(x)", "write `I(x - mean(x))`", 8),
+    ("y ~ x - x.rank() + (1|g)", "write `I(x - x.rank())`", 8),
+    ("y ~ z + A*x - k", "write `I(x - k)`", 14),
+    ("y ~ x - z*x", "write `I(x - z)`", 8),
+    ("y ~ z:(x - k)", "write `I(x - k)`", 11),
+    ("y ~ -x", "write `I(- x)`", 5),
+    ("y ~ x - `n w` + (1|g)", "`- `n w`` takes away", 8),
+    ("y ~ x + A - x:A", "there are `x`, `A`", 12),
     ("y ~ x - factor(A)", "there are `x`", 4),
     ("y ~ 1 + (x - z|g)", "write `I(x - z)`", 4),
     ("(1|g) ~ x", "stand after `~`", 2),
     ("y ~ log(x z)", "cannot be read", None),
     ("log(y z) ~ x", "cannot be read", None),
-    ("y ~ x z", "Missing operator", 0),  # in the fixed part `x z`
-    ("y ~ x + * z", "incorrectly used", 2),
+    ("y ~ x z", "Missing operator", 4),
+    ("y ~ x + * z", "incorrectly used", 6),
 ]
 
 
@@ -604,3 +605,22 @@ def test_a_named_offset_may_need_quotes():
     res = lmm.fit("y ~ 1 + (1 | g)", data, offset="my off")
     got = res.predict(data[:3])
     assert np.allclose(got, res.fe_params.iloc[0] + data["my off"][:3])
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("y ~ bs(x, 2) + (1 | g)", "df=2 is less than a polynomial has, df=3"),
+        ("y ~ bs(x, 3, intercept=True) + (1 | g)", "df=3 is less than a polynomial has, df=4"),
+        ("y ~ x + (1 | g) + diag(F)", "F is R's for False, and no column"),
+    ],
+)
+def test_messages_say_what_is_meant(formula, message):
+    with pytest.raises(lmm.DataError, match=message):
+        lmm.design(formula, samples.frame())
+
+
+def test_an_error_is_shown_in_the_formula_as_it_was_typed():
+    with pytest.raises(FormulaError) as caught:
+        lmm.design("y ~ x + (1 id)", samples.frame())
+    assert caught.value.formula == "y ~ x + (1 id)" and caught.value.position == 9

@@ -232,3 +232,20 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "polars is not installed" in done.stdout
+
+
+def test_a_level_has_another_name_wherever_it_stands():
+    """In `f[T.b]`, with or without the T., and in interactions."""
+    data = lmm.load_dataset("orthodont")
+    res = lmm.fit("distance ~ age * Sex + (1 | Subject)", data)
+    for name in ("Female", "T.Female"):
+        text = res.summary().to_markdown(rename={name: "girls"})
+        assert "Female" not in text and text.count("girls") == 2
+
+
+def test_a_table_of_errors_alone_is_left_out():
+    res = lmm.fit("distance ~ age + (1 | Subject)", lmm.load_dataset("orthodont"))
+    chosen = ["estimate", "std_error"]
+    assert "Random effects" not in res.summary().to_markdown(columns=chosen)
+    assert "Random effects" in res.summary().to_markdown(columns=["variance", "std_error"])
+    assert "Random effects" in res.summary().to_markdown(columns=["std_error"])

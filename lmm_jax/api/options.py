@@ -87,6 +87,9 @@ def read_params(given: Any, design: Design, what: str) -> Params | None:
         params = design.ordered(given)
     elif isinstance(given, FitRecord):
         params = _params_of(given)
+    elif all(hasattr(given, name) for name in ("fe_params", "cov_re", "vcomp")):
+        named = {name: getattr(given, name) for name in ("fe_params", "cov_re", "vcomp")}
+        params = Params.from_components(**named)  # as statsmodels' MixedLMParams has them
     else:
         params = _unpacked(given, sizes, p, design.n_components, what)
     n_fixed = p if np.size(params.fe_params) else 0

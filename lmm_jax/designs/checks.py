@@ -173,8 +173,8 @@ def absorbed_terms(terms: Sequence[RandomTerm], X: np.ndarray) -> tuple[int, ...
             found.append(t)
             warn_user(
                 f"the fixed effects have a column for every coefficient of {term.text}: its "
-                "variances are not identified, and taken as zero. Let "
-                f"{term.group!r} be fixed or random",
+                "variances are not identified, and taken as zero, on which tests of what is "
+                f"constant within its levels rest. Let {term.group!r} be fixed or random",
                 IdentificationWarning,
             )
     return tuple(found)

@@ -345,8 +345,9 @@ def shaped(value: Any, expr: str, index: pd.Index[Any]) -> Any:
             shaped(part, expr, index)
         return value
     if not shape:
+        logical = f"; {expr} is R's for {inner}, and no column" if expr in ("T", "F") else ""
         raise DataError(
-            f"`{expr}` gives one value, {inner!r:.40}: a term needs a value for every row"
+            f"`{expr}` gives one value, {inner!r:.40}: a term needs a value for every row{logical}"
         )
     if shape[0] != len(index) or len(shape) > 2:
         raise DataError(f"`{expr}` gives an array of shape {shape} for {len(index)} rows of data")

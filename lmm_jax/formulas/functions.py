@@ -345,6 +345,7 @@ INSTEAD = {
     "sort": "make the column first; the smallest and largest are `min(x)`, `max(x)`",
     "toupper": "write `f.str.upper()`",
     "tolower": "write `f.str.lower()`",
+    "is_element": "write `x.isin([1, 2])`",
     "substr": "write `f.str.slice(0, 2)` for `substr(f, 1, 2)`",
     "identity": "delete it, or write `I(x)`",
     "xor": "write `(a | b) & !(a & b)`",

@@ -122,7 +122,13 @@ def parse(formula: str) -> ParsedFormula:
     parts = _Parts()
     _collect(right, formula, parts)
     fixed = (parts.fixed or "1") + decided(parts.numbers)
-    as_formula(fixed)
+    try:
+        as_formula(fixed)
+    except FormulaError as error:  # shown as it was typed, where that is what was read
+        at = formula.find(parts.fixed) if parts.fixed else -1
+        if at < 0 or error.position is None or error.formula != fixed:
+            raise
+        raise FormulaError(error.message, formula, at + error.position) from error
     return ParsedFormula(
         response=response,
         fixed=fixed,

@@ -116,6 +116,9 @@ def b_splines(
     for name, value in (("df", df), ("degree", degree)):
         if value is not None and value != int(value):
             raise DataError(f"bs(): {name}={value} is no whole number")
+    least = int(degree) + bool(intercept or include_intercept)
+    if df is not None and df < least:
+        raise DataError(f"bs(): df={df} is less than a polynomial has, df={least}")
     if extrapolation == "raise":
         _check_range(np.asarray(x, dtype=np.float64), lower_bound, upper_bound, _state or {})
     return TRANSFORMS["bs"](

@@ -310,6 +310,8 @@ _ADVICE = {
     "disp": "nothing is printed; full_output=True keeps the iterations",
     "verbose": "nothing is printed; full_output=True keeps the iterations",
     "contrasts": "contrasts stand in the formula: C(f, contr.sum)",
+    "tran": "a transformation of the response stands in the formula, log(y), and means go back by "
+    "to_frame(type='response'); others by regrid()",
     "nAGQ": "the likelihood of a linear model is exact",
 }
 

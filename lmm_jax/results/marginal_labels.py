@@ -18,7 +18,7 @@ from ..inference.means.nested_factors import Parents
 from ..inputs.arguments import items, numbers
 from ..inputs.by_label import in_order
 from ..inputs.matching import spelling
-from ..inputs.names import unique
+from ..inputs.names import unique, unquoted
 
 # Labels with these characters stand in brackets where they are compared.
 _AMBIGUOUS = re.compile(r"[-+*/]")
@@ -154,6 +154,9 @@ def interaction_of(
 ) -> tuple[np.ndarray, Labels, Contrasts, int]:
     """Products of contrasts of the factors of the rows."""
     factors = [name for name in labels.factors if name not in by]
+    if isinstance(methods, Mapping) and set(map(unquoted, methods)) == set(factors):
+        named = {unquoted(name): method for name, method in methods.items()}
+        methods = [named[name] for name in factors]
     chosen = (
         [methods] if isinstance(methods, str | Mapping) else list(items(methods, "interaction"))
     )

@@ -28,6 +28,7 @@ from ..inference.means.grid import (
 from ..inference.means.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, probability, shown, whole_number
 from ..inputs.names import unquoted
+from ..reprs import number
 from .marginal import MarginalMeans
 from .marginal_covariates import (
     check_no_mediator,
@@ -239,8 +240,24 @@ def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[st
         moved.add(slope.covariate)  # its slope is one everywhere
     moved |= grid.predicted.keys()
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
-    at = [f"{n} = {float(v):.4g}" for n, v in held.items() if len(grid.values[n]) == 1]
-    return (f"Covariates held at {', '.join(at)}",) if at else ()
+    held = {n: v for n, v in held.items() if len(grid.values[n]) == 1}
+    if not held:
+        return ()
+    at = [f"{name} = {_plain(float(value))}" for name, value in held.items()]
+    mixed = _interacting(fit.source, set(labels), set(held))
+    what = f"interaction{'s' * (len(mixed) > 1)} {', '.join(mixed)}"
+    told = (f"With the {what} differences depend on where that is",) if mixed else ()
+    return (f"Covariates held at {', '.join(at)}", *told)
+
+
+def _plain(value: float) -> str:
+    """A number with four decimals at most.
+
+    >>> _plain(2003.9), _plain(41684.56), _plain(4.0)
+    ('2003.9', '41684.56', '4')
+    """
+    text = number(value)
+    return text if "e" in text else text.rstrip("0").rstrip(".")
 
 
 def _is_linear(source: FixedSource, covariate: str) -> bool:

@@ -63,7 +63,7 @@ _MADE = re.compile(
     rf"adjusted by .* within each family|^Degrees of freedom: .*|, (?:{'|'.join(_DF_METHODS)})$"
 )
 # What stands between the names in a cell such as ``a[T.b]:x`` and ``sd(x|g)``.
-_BETWEEN = r"[:,|()\[\]]"
+_BETWEEN = r"(?:\[T\.|[:,|()\[\]])"
 _PARTS = re.compile(rf"\s*{_BETWEEN}\s*")
 _LISTED = 12  # names that a message lists
 
@@ -117,9 +117,12 @@ class Paper(NamedTuple):
         return frame[[*labels, *dict.fromkeys(n for n in asked if n not in labels)]]
 
     def has(self, frame: Any, given: Mapping[str, str]) -> bool:
-        """Whether a table has one of the columns that are asked for."""
-        asked = self.columns
-        return asked is None or any(k in _called(str(n), given) for n in frame for k in asked)
+        """Whether a table has one of the columns that are asked for, and not errors alone."""
+        if self.columns is None:
+            return True
+        asked = {key for key in self.columns if key not in _called("std_error", given)}
+        names = [_called(str(n), given) for n in frame]
+        return any(key in called for called in names for key in asked or self.columns)
 
     def renamed(self, shown: Cells) -> Cells:
         """The table with other names in the cells that say what a row is."""

@@ -287,6 +287,11 @@ def _in_words() -> Iterator[None]:
             "branches on the values of parameters"
         ) from error
     except TypeError as error:  # of an array that is asked for a name
+        if "is not a valid JAX type" in str(error):
+            raise DataError(
+                "f gave something that is no number: a real number, a vector of them, or a mapping "
+                "of names to numbers is needed"
+            ) from error
         if "string indexing" not in str(error):
             raise
         raise DataError(
