@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..errors import DataError
+from .room import fold, give_room
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Lines that are compared with, what is looked at first, what is put beside it, intervals, bands.
@@ -25,6 +26,8 @@ _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 MANY = 4000
 # Labels of an axis beyond which they would overlap.
 _MOST_LABELS = 60
+# Characters of a line of a name beside an axis or in a legend; the least size of several lines.
+_WIDTH, _LEGIBLE = 44, 6.5
 # Inches of a row, and of the tallest figure (an image has 65,536 dots at most).
 _ROW, _TALLEST = 0.22, 200.0
 
@@ -53,8 +56,8 @@ def axes(ax: Any, size: tuple[float, float] = (6.4, 4.4)) -> Any:
     return ax
 
 
-def literal(plot: F) -> F:
-    """A plot whose texts are the labels of the data as they are: no ``$`` begins mathematics."""
+def finished(plot: F) -> F:
+    """A plot whose texts are the labels of the data, no ``$`` begins mathematics, and have room."""
 
     @wraps(plot)
     def call(*args: Any, **options: Any) -> Any:
@@ -65,6 +68,7 @@ def literal(plot: F) -> F:
             legends = ax.figure.legends if hasattr(ax.figure, "legends") else []
             for text in [t for part in (ax, *legends) for t in part.findobj(Text)]:
                 text.set_parse_math(False)
+        give_room(list(np.ravel(drawn)), own=options.get("ax") is None)
         return drawn
 
     return call  # type: ignore[return-value]
@@ -150,13 +154,36 @@ def name_levels(
         own.set_ticks([])
         what = f"{what} ({len(labels)})" if what else ""
     else:
-        own.set_ticks(range(len(labels)), list(labels))
         room = ax.get_window_extent().height * 72 / ax.figure.dpi / max(len(labels), 1)
-        own.set_tick_params(labelsize=float(np.clip(0.8 * room, 4, 10)) if axis == "y" else 9)
-    if axis == "x" and sum(map(len, labels)) > 60:
-        own.set_tick_params(labelrotation=90)
+        names, size = _in_rows(labels, room) if axis == "y" else (labels, 9.0)
+        own.set_ticks(range(len(names)), list(names))
+        own.set_tick_params(labelsize=size)
     own.set_label_text(what)
     (ax.set_ylim if axis == "y" else ax.set_xlim)(-0.7, len(labels) - 0.3)
+
+
+def _in_rows(labels: Sequence[str], room: float) -> tuple[Sequence[str], float]:
+    """Names for rows of a height in points, folded where that is legible, and their size."""
+    folded = [fold(label, _WIDTH) for label in labels]
+    lines = max((label.count("\n") + 1 for label in folded), default=1)
+    if lines > 1 and 0.7 * room / lines >= _LEGIBLE:
+        return folded, min(0.7 * room / lines, 10.0)
+    return labels, float(np.clip(0.8 * room, 4, 10))
+
+
+def only_zero(ax: Any, axis: str) -> None:
+    """An axis of which zero is the only value."""
+    place, wide = {f"{axis}ticks": [0.0]}, {f"{axis}lim": (-1.0, 1.0)}
+    ax.set(**wide, **place, title="The variance is zero")
+    ax.title.set_fontsize("medium")
+
+
+def note(ax: Any, text: str) -> None:
+    """Small print below the label of the horizontal axis."""
+    ax.annotate(
+        text, (0.5, 0.0), (0.0, -3.0), xycoords=ax.xaxis.label, textcoords="offset points",
+        ha="center", va="top", fontsize="small", color=INK, annotation_clip=False,
+    )  # fmt: skip
 
 
 def height(count: int, *, every: bool | None = None) -> float:
@@ -167,7 +194,15 @@ def height(count: int, *, every: bool | None = None) -> float:
 def legend(ax: Any, title: str | None = None, *, beside: bool = False) -> None:
     """A legend without a box, where there is room or beside the Axes."""
     where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
-    ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", **where)
+    fold_legend(
+        ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", **where)
+    )
+
+
+def fold_legend(drawn: Any) -> None:
+    """Long entries of a legend in several lines."""
+    for text in (drawn.get_title(), *drawn.get_texts()):
+        text.set_text(fold(text.get_text(), _WIDTH))
 
 
 def over_lines(ax: Any) -> dict[str, Any]:

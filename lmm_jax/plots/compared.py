@@ -14,7 +14,7 @@ from ..tables.paper import method_name
 from . import canvas
 from .arrows import Arrows, comparison_arrows
 from .forest import Forest, draw_forest, forest_axes
-from .sources import adjustments, expect, is_a, labels_of, row_names, what_of
+from .sources import adjustments, expect, heading, intervals, is_a, labels_of, row_names, what_of
 
 
 class Compared(NamedTuple):
@@ -57,7 +57,7 @@ def compared(means: Any, alpha: float, adjust: str | None, scale: str = "link") 
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def comparisons(
     means: Any,
     *,
@@ -126,9 +126,9 @@ def comparisons(
     ax.scatter(x, y, s=28, color=canvas.ACCENT, zorder=3)
     for rows in found.families[:-1]:
         ax.axhline(y[rows[-1]] - 0.5, color=canvas.FAINT, linewidth=0.8)
-    canvas.name_levels(ax, found.names[::-1], ", ".join(labels_of(means)))
+    canvas.name_levels(ax, found.names[::-1], heading(means))
     level = found.table.attrs.get("level", means.level)
-    ax.set_xlabel(f"{what_of(means, type)}\n{100 * level:g}% intervals and comparison arrows")
+    ax.set_xlabel(f"{what_of(means, type)}\n{intervals(level)} and comparison arrows")
     if found.wrong:
         ax.set_title(f"{found.wrong} pairs are not as their arrows say", fontsize="small")
     return ax
@@ -148,8 +148,8 @@ def intervals_of(tests: Any, alpha: float, adjust: str | None, scale: str = "lin
     level = 1.0 - probability(alpha, "alpha")
     if is_a(tests, "MarginalMeans"):
         table = tests.to_frame(adjust, level=level, type=scale, output="pandas")
-        labels = labels_of(tests)
-        names, rows, values = row_names(table, labels), ", ".join(labels), what_of(tests, scale)
+        names = row_names(table, labels_of(tests))
+        rows, values = heading(tests), what_of(tests, scale)
         how = adjustments(tests, adjust, level)
         table["null_value"] = float(values == "Ratio")
     elif scale != "link":
@@ -184,5 +184,5 @@ def _draw_intervals(tests: Any, alpha: float, adjust: str | None, scale: str, ax
     own, ax = ax is None, forest_axes(found.forest, ax)
     draw_forest(found.forest, found.rows, ax, own=own)
     adjusted = f", adjusted by {found.adjusted}" if found.adjusted else ""
-    ax.set_xlabel(f"{found.values}, {100 * (1 - alpha):g}% intervals{adjusted}")
+    ax.set_xlabel(f"{found.values}, {intervals(1 - alpha)}{adjusted}")
     return ax

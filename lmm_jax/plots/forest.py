@@ -13,7 +13,7 @@ from ..inputs.arguments import flag, hinted, items, probability
 from ..inputs.names import merged
 from ..tables.paper import Paper, read_rename
 from . import canvas
-from .sources import fitted, is_a
+from .sources import fitted, intervals, is_a
 
 # What part of a row the series of a forest share.
 _SHARE = 0.6
@@ -91,7 +91,7 @@ def _named(fits: Any) -> dict[str, Any]:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def coefficients(
     fits: Any,
     *,
@@ -145,5 +145,5 @@ def coefficients(
     found = coefficients_of(fits, level, intercept=flag(intercept, "intercept"), rename=rename)
     own, ax = ax is None, forest_axes(found, ax)
     draw_forest(found, "", ax, own=own)
-    ax.set_xlabel(f"Coefficient, {100 * level:g}% intervals")
+    ax.set_xlabel(f"Coefficient, {intervals(level)}")
     return ax

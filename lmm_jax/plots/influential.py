@@ -18,7 +18,7 @@ _KINDS = {
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def influence(
     influence: Any, *, kind: str = "cooks_distance", label: int = 5, ax: Any = None
 ) -> Any:

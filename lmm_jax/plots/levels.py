@@ -23,12 +23,14 @@ from .sources import (
     other_effects,
     other_variables,
     rows_by_level,
+    without_variance,
 )
 
 # Panels of a page of fits unless levels are asked for.
 _MOST_PANELS = 36
 # Combinations of factors within a level that have a line each.
 _MOST_CELLS = 10
+_LIMITS = ["conf_low", "conf_high"]
 
 
 def effects_of(
@@ -36,11 +38,12 @@ def effects_of(
 ) -> pd.DataFrame:
     """Random effects of one factor with limits, long; levels in the order of the first column.
 
-    ``levels``: which of them, or how many, those farthest from zero in the first column.
+    ``levels``: which of them, or how many, those farthest from zero in the first column. Those of a
+    variance of zero are zero.
     """
     factor = factor_of(res, factor)
     table = res.random_effects_frame(probability(level, "level"), output="pandas")
-    table = table[table["factor"] == factor]
+    table = table[table["factor"] == factor].copy()
     names = list(dict.fromkeys(table["term"]))
     first = names[0] if coefficient is None else chosen_name(coefficient, "coefficient", names)
     by = table[table["term"] == first]
@@ -52,14 +55,18 @@ def effects_of(
     elif levels is not None:
         known = res.random_effects[factor].index
         order = order[np.isin(order, levels_named(known, levels, factor))]
-    wanted = names if coefficient is None else [first]
+    wanted, numbers = names if coefficient is None else [first], ["estimate", *_LIMITS]
+    zero = without_variance(res)
+    for name in wanted:
+        if (factor, name) in zero:  # by rounding they are 1e-30
+            table.loc[table["term"] == name, numbers] = 0.0
     return pd.concat(
         [table[table["term"] == name].iloc[order] for name in wanted], ignore_index=True
     )
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def caterpillar(
     res: Any,
     factor: str | None = None,
@@ -131,6 +138,8 @@ def caterpillar(
         shown = (called, what) if first else ([""] * count, "")
         canvas.name_levels(one, *shown, every=every)
         one.set_xlabel(f"{name}, {100 * level:g}% interval" if first else name)
+        if not own[["estimate", *_LIMITS]].to_numpy().any():
+            canvas.only_zero(one, "x")
     return canvas.one_or_all(drawn)
 
 
@@ -208,7 +217,7 @@ def _cells_within(
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def fits(
     res: Any,
     x: Any = None,
@@ -290,10 +299,11 @@ def _name_cells(drawn: np.ndarray, found: Fits, *, own: bool) -> None:
     ]
     where = {"loc": "outside right upper"} if own else {}
     holder = drawn[0].figure if own else drawn[0]
-    holder.legend(
+    drawn_legend = holder.legend(
         handles=handles, title=found.by, frameon=False, fontsize="small",
         title_fontsize="small", **where,
     )  # fmt: skip
+    canvas.fold_legend(drawn_legend)
 
 
 def _label_page(drawn: np.ndarray, x: str, y: str, *, own: bool) -> None:

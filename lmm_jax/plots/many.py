@@ -38,7 +38,7 @@ def _heights(table: pd.DataFrame) -> np.ndarray:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def volcano(
     many: Any, term: str | None = None, *, fdr: float = 0.05, label: int = 5, ax: Any = None
 ) -> Any:
@@ -97,7 +97,7 @@ def volcano(
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def pvalue_histogram(many: Any, term: str | None = None, *, bins: int = 20, ax: Any = None) -> Any:
     """Histogram of the p values of many responses; the line is where none has an effect.
 

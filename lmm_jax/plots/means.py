@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, probability
 from ..inputs.matching import spelling
 from . import canvas
-from .sources import adjustments, labels_of, marginal_means, row_names, what_of
+from .sources import adjustments, intervals, labels_of, marginal_means, row_names, what_of
 
 # P values that have a mark on the axis of pwpp.
 _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -19,6 +19,8 @@ _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 _MOST_TICKS = 12
 # Distance below which two segments of pwpp would hide each other, on its axis from 0 to 1.
 _APART = 0.012
+# By how much of that axis a segment is moved at most.
+_MOVED = 0.03
 
 
 class Traces(NamedTuple):
@@ -29,6 +31,7 @@ class Traces(NamedTuple):
     numeric: bool
     by: list[str]
     lines: dict[str, pd.DataFrame]  # place, estimate, conf_low, conf_high
+    level: float  # of the limits
 
     @property
     def places(self) -> np.ndarray:
@@ -51,11 +54,11 @@ def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Tra
         str(name): table.loc[names == name, columns].astype(float).sort_values("place")
         for name in dict.fromkeys(names)
     }
-    return Traces(x, ticks, numeric, by, lines)
+    return Traces(x, ticks, numeric, by, lines, means.level if level is None else level)
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def interaction(
     means: Any,
     x: str | None = None,
@@ -117,7 +120,7 @@ def interaction(
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
     elif len(found.places) <= _MOST_TICKS:
         ax.set_xticks(found.places, [f"{place:.6g}" for place in found.places])
-    ax.set(xlabel=found.x, ylabel=what_of(means, type))
+    ax.set(xlabel=found.x, ylabel=f"{what_of(means, type)}, {intervals(found.level)}")
     if found.by:
         canvas.legend(ax, ", ".join(found.by), beside=own)
     return ax
@@ -147,8 +150,8 @@ class PairPlaces(NamedTuple):
     place: np.ndarray  # (P,)  cube root of the p value, moved where segments would lie on another
 
 
-def pair_places(means: Any, adjust: str | None) -> PairPlaces:
-    """The pairs of a table of means, by their p values."""
+def pair_places(means: Any, adjust: str | None, alpha: float) -> PairPlaces:
+    """The pairs of a table of means, by their p values; none is moved across alpha."""
     names = row_names(means.to_frame("none", output="pandas"), labels_of(means))
     estimate, found = (
         means.at.estimate,
@@ -162,14 +165,17 @@ def pair_places(means: Any, adjust: str | None) -> PairPlaces:
         ends.append(np.column_stack([rank[rows[i]], rank[rows[j]]]))
     pairs = np.sort(np.vstack(ends), axis=1)
     p = found["p_value"].to_numpy()
-    return PairPlaces(
-        [names[i] for i in order], estimate[order], pairs, p, _apart(np.cbrt(p), pairs)
-    )
+    place = _apart(np.cbrt(p), pairs, float(np.cbrt(alpha)))
+    return PairPlaces([names[i] for i in order], estimate[order], pairs, p, place)
 
 
-def _apart(place: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Move segments to the right until none lies on another that has rows in common with it."""
-    out = place.copy()
+def _apart(place: np.ndarray, ends: np.ndarray, line: float) -> np.ndarray:
+    """Move segments to the right, off others that have rows in common with them.
+
+    Segments that push each other share the little room that there is, and stay where they are of
+    the line and below one.
+    """
+    out, run = place.copy(), np.arange(len(place))
     done: list[int] = []
     for s in np.argsort(place, kind="stable"):
         if not np.isfinite(place[s]):
@@ -177,19 +183,25 @@ def _apart(place: np.ndarray, ends: np.ndarray) -> np.ndarray:
         for t in done:
             meet = ends[s, 0] <= ends[t, 1] and ends[t, 0] <= ends[s, 1]
             if meet and out[s] - out[t] < _APART:
-                out[s] = out[t] + _APART
+                out[s], run[s] = out[t] + _APART, run[t]
         done.append(int(s))
         done.sort(key=lambda t: out[t])
-    return out
+    moved = out - place
+    for one in np.unique(run):
+        farthest = moved[run == one].max()
+        if farthest > _MOVED:
+            moved[run == one] *= _MOVED / farthest
+    room = np.where(place < line, 0.5 * (line - place), 1.0 - place)
+    return place + np.minimum(moved, np.maximum(room, 0.0))
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any = None) -> Any:
     """P values of all pairs of means: a segment joins two means at the p value of their difference.
 
     Means stand below each other by their size. The axis is the cube root of p; segments that would
-    lie on another are moved a little to the right.
+    lie on another are moved to the right, by 3% of the axis at most and not across the line.
 
     Parameters
     ----------
@@ -211,7 +223,7 @@ def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any 
     >>> ax = lmm.plots.pwpp(lmm.emmeans(res, "Nf"))
     """
     alpha = probability(alpha, "alpha")
-    found = pair_places(marginal_means(means), adjust)
+    found = pair_places(marginal_means(means), adjust, alpha)
     if not np.isfinite(found.p_value).any():
         raise DataError("there is no pair of means whose difference can be tested")
     k = len(found.names)
@@ -228,7 +240,7 @@ def pwpp(means: Any, *, adjust: str | None = None, alpha: float = 0.05, ax: Any 
     canvas.name_levels(ax, names, ", ".join(labels_of(means)))
     ax.set_xticks(np.cbrt([0.0, *_P_MARKS]), ["0", *(f"{p:g}" for p in _P_MARKS)])
     ax.tick_params("x", labelsize="small")
-    ax.set_xlim(-0.03, 0.03 + np.nanmax(found.place, initial=1.0))
+    ax.set_xlim(-0.03, 1.03)
     how = adjustments(means.pairs(adjust=adjust))
     ax.set_xlabel("P value" + (f", adjusted by {how}" if how else ""))
     return ax

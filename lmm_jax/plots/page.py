@@ -9,21 +9,21 @@ from . import canvas
 from .dependence import autocorrelation
 from .levels import caterpillar
 from .residuals import qq_random_effects, qq_residuals, residuals_fitted, scale_location
-from .sources import fitted
+from .sources import fitted, without_variance
 
 # Levels up to which their random effects are shown one by one.
 _FEW_LEVELS = 30
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def overview(res: Any, *, ax: Any = None) -> Any:
     """Four plots to check a model: ``res.plot()``.
 
     Residuals against fitted values with a smoother, normal quantiles of the residuals,
-    scale-location, and the first random coefficient: as a caterpillar up to 30 levels, as normal
-    quantiles beyond. Without random effects the fourth is the autocorrelation of the whitened
-    residuals.
+    scale-location, and the first random coefficient that has a variance: as a caterpillar up to 30
+    levels, as normal quantiles beyond. Without random effects the fourth is the autocorrelation of
+    the whitened residuals.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def overview(res: Any, *, ax: Any = None) -> Any:
     >>> lmm.plots.overview(res).shape
     (4,)
     """
-    labels = fitted(res).term_labels
+    labels = _varying(fitted(res))
     drawn = canvas.panels(ax, 4, columns=2, size=(4.6, 3.8))
     residuals_fitted(res, ax=drawn[0])
     qq_residuals(res, ax=drawn[1])
@@ -49,7 +49,14 @@ def overview(res: Any, *, ax: Any = None) -> Any:
     if not labels:
         autocorrelation(res, kind="whitened", ax=drawn[3])
     else:
-        draw = caterpillar if labels[0].n_levels <= _FEW_LEVELS else qq_random_effects
-        name = labels[0].names[0]
-        draw(res, coefficient=None if labels[0].is_component else name, ax=drawn[3])
+        label, name = labels[0]
+        draw = caterpillar if label.n_levels <= _FEW_LEVELS else qq_random_effects
+        draw(res, label.factor, coefficient=None if label.is_component else name, ax=drawn[3])
     return drawn
+
+
+def _varying(res: Any) -> list[tuple[Any, str]]:
+    """Terms and names of the random coefficients, those with a variance first."""
+    zero = without_variance(res)
+    known = [(label, name) for label in res.term_labels for name in label.names]
+    return sorted(known, key=lambda one: (one[0].factor, one[1]) in zero)

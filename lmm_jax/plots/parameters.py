@@ -51,7 +51,7 @@ def zeta_curves(profile: Any, levels: Any) -> tuple[ZetaCurve, ...]:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def profile(profile: Any, *, absolute: bool = False, levels: Any = _LEVELS, ax: Any = None) -> Any:
     """Zeta, the signed root of the rise of the deviance, along every profiled parameter.
 
@@ -139,7 +139,7 @@ def _range(name: str) -> tuple[float, float]:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def bootstrap(
     boot: Any,
     names: Any = None,
@@ -232,7 +232,7 @@ def _residual_deviations(res: Any, level: float) -> pd.DataFrame:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def variance_components(
     res: Any,
     *,

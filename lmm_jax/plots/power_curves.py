@@ -31,7 +31,7 @@ def power_lines(table: pd.DataFrame, x: str | None) -> tuple[str, dict[Any, pd.D
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def power(table: Any, *, x: str | None = None, target: float = 0.8, ax: Any = None) -> Any:
     """Power over sizes or effects, with exact 95 % intervals of the simulation.
 

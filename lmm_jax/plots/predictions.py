@@ -17,7 +17,7 @@ from ..errors import DataError, RankWarning
 from ..formulas.right_side import variables
 from ..inference.means.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, numbers, probability, shown
-from ..inputs.matching import find, spelled
+from ..inputs.matching import find, spelled, spelling
 from ..inputs.names import unquoted
 from . import canvas
 from .sources import fitted
@@ -31,6 +31,7 @@ class Curves(NamedTuple):
 
     lines: pd.DataFrame  # x, by, fit, low, high (of the mean), new_low, new_high
     residuals: pd.DataFrame  # x, by, y: a row of the fit each; empty if not wanted
+    held: dict[str, Any]  # values of all other variables
 
 
 def curves_of(
@@ -53,6 +54,7 @@ def curves_of(
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
     _check_held(held, known, require(res, "resid").design)
+    held = _all_held(known, (x, by), held)
     values = np.linspace(low, high, _PLACES)
     own = None if by is None else lines
     grid = pd.DataFrame(
@@ -72,8 +74,17 @@ def curves_of(
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
     table[["new_low", "new_high"]] = new
     if not residuals:
-        return Curves(table, table.iloc[:0])
-    return Curves(table, _partial(res, known, x, by, lines, held, scale))
+        return Curves(table, table.iloc[:0], held)
+    return Curves(table, _partial(res, known, x, by, lines, held, scale), held)
+
+
+def _all_held(
+    known: Variables, moving: tuple[str | None, ...], held: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Covariates at their means and factors at their first level, unless told otherwise."""
+    first = {name: levels[0] for name, levels in known.factors.items()}
+    means = {name: covariate.mean for name, covariate in known.covariates.items()}
+    return {n: v for n, v in {**first, **means, **held}.items() if n not in moving}
 
 
 def _check_held(held: Mapping[str, Any], known: Variables, design: Design) -> None:
@@ -139,7 +150,7 @@ def _rows(
     by: str | None,
     held: Mapping[str, Any],
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """New rows: covariates at their means and factors at their first level, unless held."""
+    """New rows along x for values of ``by``, all else held."""
     columns: dict[str, Any] = {}
     for name in (*known.factors, *known.covariates):
         if name == x:
@@ -147,8 +158,7 @@ def _rows(
         elif name == by:
             own = list(grid["by"])
         else:
-            first = known.factors[name][0] if name in known.factors else known.covariates[name].mean
-            own = [held.get(name, first)] * len(grid)
+            own = [held[name]] * len(grid)
         columns[name] = column_of(name, own, known)
     columns |= {k: [v] * len(grid) for k, v in held.items() if k not in columns}
     data = pd.DataFrame(columns, index=range(len(grid)))
@@ -188,7 +198,7 @@ def _partial(
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def predictions(
     res: Any,
     x: str,
@@ -205,7 +215,8 @@ def predictions(
 
     The dark band is the confidence band of the mean, pointwise; between the thin lines lies a new
     observation of a new group. Partial residuals are the curve at a row's x plus the row's
-    marginal residual ``y - X beta - offset``.
+    marginal residual ``y - X beta - offset``. A line below the axis says at what all other
+    variables are held.
 
     Parameters
     ----------
@@ -262,15 +273,21 @@ def predictions(
         if draw_new:
             for end in ("new_low", "new_high"):
                 ax.plot(line["x"], line[end], color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
-        label = (
-            None if value is None else f"{value:.4g}" if isinstance(value, float) else f"{value}"
-        )
+        label = None if value is None else _shown(value)
         ax.plot(
             line["x"], line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2,
             label=label,
         )  # fmt: skip
     on_response = type == "response"
     ax.set(xlabel=x, ylabel=(untransformed if on_response else unquoted)(res.endog_name))
+    if found.held:
+        canvas.note(ax, f"At {', '.join(f'{k} = {_shown(v)}' for k, v in found.held.items())}")
     if by is not None:
         canvas.legend(ax, by)
     return ax
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return spelling(value)
+    return f"{value:.{4 if abs(value) < 1000 else 6}g}"  # a year has its decimal

@@ -16,7 +16,7 @@ from .sources import LevelRows, factor_of, fitted, level_name, residuals_of, row
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def residuals_fitted(
     res: Any, *, kind: str | None = None, smoother: bool = True, ax: Any = None
 ) -> Any:
@@ -52,7 +52,7 @@ def residuals_fitted(
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def scale_location(
     res: Any, *, kind: str | None = None, smoother: bool = True, ax: Any = None
 ) -> Any:
@@ -93,7 +93,7 @@ def _cloud(ax: Any, x: np.ndarray, y: np.ndarray, smoother: bool) -> None:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def residuals_by_group(
     res: Any, factor: str | None = None, *, kind: str | None = None, ax: Any = None
 ) -> Any:
@@ -158,7 +158,7 @@ def boxes_of(values: np.ndarray, at: LevelRows) -> pd.DataFrame:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: Any = None) -> Any:
     """Normal quantile plot of the residuals.
 
@@ -193,7 +193,7 @@ def qq_residuals(res: Any, *, kind: str | None = None, level: float = 0.95, ax: 
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def qq_random_effects(
     res: Any,
     factor: str | None = None,
@@ -236,6 +236,8 @@ def qq_random_effects(
         own = table[table["term"] == name].reset_index(drop=True)
         _quantile_plot(one, own["estimate"].to_numpy(), level, own)
         one.set_ylabel(f"{name} of {factor}")
+        if not own["estimate"].to_numpy().any():
+            canvas.only_zero(one, "y")
     return canvas.one_or_all(drawn)
 
 

@@ -32,9 +32,11 @@ class Shrinkage(NamedTuple):
 def shrinkage_of(res: Any, factor: str | None = None) -> Shrinkage:
     """The deviations of every level by least squares, beside those of the mixed model.
 
-    ``b_i`` minimizes ``|W^1/2 (y_i - X_i beta - offset - Z_i b_i)|``: where the columns of Z are
-    columns of X, ``beta + b_i`` is the regression of the level's rows on these columns, what the
-    other fixed effects give to the mean taken off the response.
+    ``b_i`` minimizes ``|W^1/2 (y_i - X_i beta - offset - a_i - Z_i b_i)|`` with ``a_i`` what levels
+    of other factors give to the mean that are not of this level alone, of the block around a plot
+    but not of plots in a block: their conditional means. Where the columns of Z are columns of X,
+    ``beta + b_i`` is the regression of the level's rows on these columns, what the other fixed
+    effects and ``a_i`` give to the mean taken off the response.
     """
     factor = factor_of(res, factor)
     if _is_component(res, factor):
@@ -44,7 +46,8 @@ def shrinkage_of(res: Any, factor: str | None = None) -> Shrinkage:
     at, design = rows_by_level(res, factor), require(res, "resid").design
     named = zip(factor_names(design.terms), design.terms, strict=True)
     Z = np.column_stack([term.values[:, 0] for name, term in named if name == factor])
-    mixed, y = res.random_effects[factor], res.resid("marginal").to_numpy()
+    mixed = res.random_effects[factor]
+    y = res.resid("marginal").to_numpy() - _of_others(res, factor, at.codes)
     w = np.ones(len(y)) if design.weights is None else np.sqrt(design.weights)
     found = [_least_squares(Z[rows] * w[rows, None], y[rows] * w[rows]) for rows in at.rows]
     names = list(mixed.columns)
@@ -52,6 +55,26 @@ def shrinkage_of(res: Any, factor: str | None = None) -> Shrinkage:
     fixed = pd.Series(0.0, names) if deviations else res.fe_params[names]
     separate = pd.DataFrame(np.array(found), index=mixed.index, columns=names)
     return Shrinkage(factor, separate + fixed, mixed + fixed, fixed, deviations)
+
+
+def _of_others(res: Any, factor: str, codes: np.ndarray) -> np.ndarray:
+    """What levels of other factors give to the rows, those left out that one level has alone, (n,).
+
+    ``codes``: the level of every row.
+    """
+    design, total = require(res, "resid").design, np.zeros(len(codes))
+    named = zip(factor_names(design.terms), design.terms, res._level_effects, strict=True)
+    for name, term, effects in named:
+        if name == factor:
+            continue
+        there = term.values.any(axis=2)
+        first, last = np.full(len(effects), len(codes)), np.full(len(effects), -1)
+        own = np.broadcast_to(codes[:, None], term.codes.shape)[there]
+        np.minimum.at(first, term.codes[there], own)
+        np.maximum.at(last, term.codes[there], own)
+        shared = (first != last)[term.codes]
+        total += np.einsum("nsk,nsk,ns->n", term.values, effects[term.codes], shared)
+    return total
 
 
 def _is_component(res: Any, factor: str) -> bool:
@@ -65,7 +88,7 @@ def _least_squares(Z: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @hinted
-@canvas.literal
+@canvas.finished
 def shrinkage(
     res: Any,
     factor: str | None = None,
@@ -76,14 +99,18 @@ def shrinkage(
 ) -> Any:
     """From the separate least-squares fit of every level to the mixed model's: an arrow each.
 
-        b_i = argmin |W^1/2 (y_i - X_i beta - offset - Z_i b)|    to the BLUP of b_i
+        b_i = argmin |W^1/2 (y_i - X_i beta - offset - a_i - Z_i b)|    to the BLUP of b_i
 
     Both are drawn around the fixed effects, so that open circles are regressions of the rows of one
     level by themselves (nlme's ``lmList``) and arrows end at ``res.coef()``; the diamond is the
-    population. Where a random coefficient is no fixed effect, ``poly(Time, 2) + (Time | Chick)``,
-    all are drawn as deviations from the population, at zero. A level whose rows do not determine
-    its coefficients has no arrow. With a random intercept alone, or one coefficient, levels stand
-    below each other.
+    population. What other factors give to these rows, ``a_i``, is taken off: of ``Block/Variety``
+    the effect of its block (the conditional mean) from a variety's rows, so that both ends are
+    deviations within the block. Effects of levels that lie within level i, of the varieties of a
+    block, are left in its rows.
+
+    Where a random coefficient is no fixed effect, ``poly(Time, 2) + (Time | Chick)``, all are drawn
+    as deviations from the population, at zero. A level whose rows do not determine its coefficients
+    has no arrow. With a random intercept alone, or one coefficient, levels stand below each other.
 
     Parameters
     ----------

@@ -12,8 +12,10 @@ import pandas as pd
 from ..capabilities import require
 from ..designs.labels import factor_names
 from ..errors import DataError
+from ..inference.means.transformations import untransformed
 from ..inputs.arguments import choice, items, numbers, shown, whole_number
 from ..inputs.matching import find, spelling
+from ..inputs.names import unquoted
 from ..tables.paper import method_name
 
 # Kinds of residuals, and what an axis calls them.
@@ -89,11 +91,33 @@ def what_of(means: Any, scale: str = "link") -> str:
     back = scale == "response" and means.transformation is not None
     if means.kind == "contrast":
         return "Ratio" if back and means.ratios else "Difference"
-    if back:
-        return "Estimated marginal mean of the response"
     if means.kind.endswith(".trend"):
         return f"Slope of {means.kind.removesuffix('.trend')}"
-    return "Estimated marginal mean"
+    name = (untransformed if back else unquoted)(means.response)
+    return f"Estimated marginal mean of {name}" if name else "Estimated marginal mean"
+
+
+def intervals(level: float) -> str:
+    """What bars are, as labels of axes say it."""
+    return f"{100 * level:g}% intervals"
+
+
+def heading(means: Any) -> str:
+    """Label of the axis on which the rows of a table of means stand."""
+    names = labels_of(means)
+    own = {"contrast": "Contrast"} if means.kind == "contrast" else {}
+    return ", ".join(own.get(name, name) for name in names)
+
+
+def without_variance(res: Any) -> set[tuple[str, str]]:
+    """Factor and name of the random coefficients whose variance is zero."""
+    terms = zip(res.term_labels, res.estimates.covariances, strict=True)
+    return {
+        (label.factor, name)
+        for label, covariance in terms
+        for name, variance in zip(label.names, np.diagonal(covariance), strict=True)
+        if variance == 0
+    }
 
 
 def adjustments(means: Any, adjust: str | None = None, level: float | None = None) -> str:

@@ -46,6 +46,7 @@ class EstimateTable(Shown):
     means: int = 0  # compared in every family
     transformation: Transformation | None = None  # of the response, where estimates are of f(y)
     changed: str = ""  # the response, where it is an expression that nothing is known of
+    response: str = ""  # as the formula has it, or what the scale was made from it
     ratios: bool = False  # differences of logarithms
     notes: tuple[str, ...] = ()
     output: str = "pandas"  # kind of frame that tables come in: that of the data

@@ -38,6 +38,7 @@ from .simple_contrasts import SimpleContrasts
     "pairwise",
     "transformation",
     "changed",
+    "response",
     "ratios",
 )
 @public

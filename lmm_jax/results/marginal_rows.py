@@ -213,6 +213,7 @@ def means_on(
         scale=fit.scale,
         transformation=transformation,
         changed=fit.source.response if transformation is None and not slope and changed else "",
+        response=fit.source.response,
         notes=notes,
         output=fit.output,
     )

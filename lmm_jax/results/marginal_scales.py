@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..inference.contrasts.linear_functions import linear_functions
-from ..inference.means.transformations import known_transformation
+from ..inference.means.transformations import known_transformation, untransformed
 from ..numerics.read_only import read_only
 from .estimate_table import EstimateTable
 
@@ -57,4 +57,6 @@ def regridded(means: Means, scale: str, half: float | None) -> Means:
     notes = means.notes
     if f is not None:
         notes += (f"Estimates are on the scale of the response, from {f.name}",) if own else ()
-    return replace(means, at=at, transformation=g, changed="", notes=notes)
+    name = untransformed(means.response)
+    name = name if own else f"{scale}({name})"
+    return replace(means, at=at, transformation=g, changed="", response=name, notes=notes)

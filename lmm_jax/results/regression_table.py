@@ -101,7 +101,7 @@ def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
     Without a number of digits three, or so many that the standard error has two.
     """
     usual = _DECIMALS if digits is None else digits
-    adapts = digits is None and row.std_error > 0
+    adapts = digits is None and 0 < row.std_error < np.inf
     places = max(usual, digits_for(row.std_error, 2)) if adapts else usual
     write = partial(beside_error if adapts else decimals, places=places)
     text = write(row.estimate)
