@@ -1,6 +1,7 @@
 """The printed summary: the numbers are in it, in text, HTML and LaTeX."""
 
 import html
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -162,3 +163,13 @@ def test_an_estimate_shows_the_digits_of_its_standard_error():
     assert f"{estimate:.8f} ({error:.8f})" in cells
     assert f"{1000 * estimate:.5f} ({1000 * error:.5f})" in cells
     assert "0.005 (0.000)" in str(lmm.regression_table(thousands, digits=3))
+
+
+def test_long_names_leave_the_numbers_on_the_page():
+    """In LaTeX names fold into what is left of the line; facts beside short words have more."""
+    data = samples.frame().rename(columns={"x": "time since the onset of the disease (weeks)"})
+    formula = "y ~ `time since the onset of the disease (weeks)` * f + (1 | g)"
+    text = lmm.fit(formula, data).summary().to_latex()
+    facts, *_, fixed = re.findall(r"begin{tabular}{@{}(.*?)@{}}", text)
+    assert fixed == r"p{0.25\linewidth}rrrrrrr" and facts == r"lp{0.6\linewidth}"
+    assert text.count(r"\raggedright time since") == 1 + (data["f"].nunique() - 1)

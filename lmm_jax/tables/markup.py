@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from math import isfinite
 
 from .cells import Cells
 from .text import folded_columns
@@ -36,6 +37,11 @@ _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 _MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~&^@]")
 # Characters of a cell that is a paragraph.
 _PARAGRAPH = 56
+# Small characters on a line of LaTeX's article, and the gap between columns in such; parts of the
+# line that a column of paragraphs has at least and at most.
+_LINE, _COLUMN_GAP, _NARROWEST, _WIDEST = 75, 2, 0.25, 0.6
+# Characters of a name that is folded where the line is too short for all columns.
+_NAME = 24
 
 
 # ------------------------------------------------------------ HTML
@@ -107,24 +113,32 @@ def _latex_table(table: Cells, room: float) -> str:
     widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
     widths = [min(w, _PARAGRAPH) for w in widths]
     blocks = folded_columns(widths, table.glued, table.labels, room)
-    parts = [_tabular(table, block) for block in blocks]
+    line = room if isfinite(room) else _LINE
+    parts = [_tabular(table, block, line) for block in blocks]
     caption = [rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip"] * bool(table.caption)
     return "\n".join([*caption, ("\n\n" + r"\smallskip" + "\n").join(parts)])
 
 
-def _tabular(table: Cells, block: Sequence[int]) -> str:
-    long = [any(len(row[j]) > _PARAGRAPH for row in table.rows) for j in block]
+def _tabular(table: Cells, block: Sequence[int], line: float) -> str:
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[j]) for line in lines) for j in block]
+    overfull = sum(widths) + _COLUMN_GAP * len(widths) > line
+    most = _NAME if overfull else _PARAGRAPH
+    folds = [not table.right[j] and width > most for j, width in zip(block, widths, strict=True)]
+    taken = sum(w + _COLUMN_GAP for w, own in zip(widths, folds, strict=True) if not own)
+    share = min(max(1.0 - taken / line, _NARROWEST), _WIDEST)
     align = "".join(
-        r"p{0.6\linewidth}" if is_long and not table.right[j] else "r" if table.right[j] else "l"
-        for j, is_long in zip(block, long, strict=True)
+        rf"p{{{share:.2g}\linewidth}}" if own else "r" if table.right[j] else "l"
+        for j, own in zip(block, folds, strict=True)
     )
-    out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}"]
-    out.append(r"\toprule")
+    out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
     if table.has_header:
-        header = [escape_latex(table.header[j]) for j in block]
-        out += [_latex_row(header), r"\midrule"]
+        out += [_latex_row([escape_latex(table.header[j]) for j in block]), r"\midrule"]
+    # not in the last column, where it would take what ends the row
+    ragged = [own and j != block[-1] for j, own in zip(block, folds, strict=True)]
     for row in table.rows:
-        out.append(_latex_row([latex_cell(row[j]) for j in block]))
+        pairs = zip(block, ragged, strict=True)
+        out.append(_latex_row([r"\raggedright " * own + latex_cell(row[j]) for j, own in pairs]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
 
 
