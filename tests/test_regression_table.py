@@ -181,3 +181,11 @@ def test_numbers_that_decimals_would_hide_are_written_in_another_way():
     cells = column(lmm.regression_table(large, show="none", digits=2), "(1)")
     assert float(cells["Days"]) == pytest.approx(large.fe_params["Days"], rel=1e-2)
     assert "e+" in cells["Days"]
+
+
+def test_an_infinite_standard_error_asks_for_no_decimals():
+    """Of a correlation at a variance of nearly zero."""
+    from lmm_jax.results.regression_table import _cell
+
+    row = pd.Series({"estimate": 0.5, "std_error": np.inf, "p_value": 0.2, "statistic": 0.0})
+    assert _cell(row, "std_error", False, None) == "0.500"

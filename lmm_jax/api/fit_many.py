@@ -217,7 +217,7 @@ def _estimates(
 
 def _has_lanes(design: Design, columns: Responses, runtime: str) -> bool:
     """Whether responses go side by side; crossed factors do in NumPy, while they are small."""
-    if any(design._is_kind(kind) for kind in ("residual", "structured", "absorbed")):
+    if any(design._is_kind(kind) for kind in ("residual", "structured")):
         return False
     if not design._is_kind("core"):
         return True

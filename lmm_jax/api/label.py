@@ -52,7 +52,7 @@ def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults
         beta = estimates.beta_layout + model.compressed.moved
         estimates = estimates._replace(beta_layout=beta)
     _check_range(estimates, model)
-    flat = is_flat(sought or run.solution, layout.structures, estimates.singular, model.absorbed)
+    flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
     status, message = _verdict(int(run.solution.status), estimates, model, flat=flat)
     return LMMResults(
         estimates=estimates,

@@ -46,13 +46,14 @@ def r2(res: LMMResults, level: float = 0.95) -> R2Results:
     -----
     Intervals are those of the delta method, with exact derivatives in all parameters together: the
     uncertainty of beta in f is in them, the rows are taken as given, and they are made on the
-    scale of ``asin(sqrt(share))``, where they hold near zero as well. NaN where a variance at zero
-    is used, as in :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the
-    terms are uncorrelated in the rows; that of a factor whose interaction is in the model depends
-    on the contrasts, as tests of type III do. An offset explains nothing here, and prior weights
-    count in s alone, the residual variance of a row of weight one. Where residual variances differ
-    between rows (a residual covariance such as ``us(visit | id)`` or ``diag(site)``) s is their
-    mean over the rows; their correlations explain nothing.
+    scale of ``asin(sqrt(share))``, those of variances smaller than their error being ``estimate +-
+    z std_error`` within 0 and 1. NaN where a variance at zero is used, as in
+    :func:`lmm_jax.delta_method`. Semi-partial R2 add up to the marginal one if the terms are
+    uncorrelated in the rows; that of a factor whose interaction is in the model depends on the
+    contrasts, as tests of type III do. An offset explains nothing here, and prior weights count in
+    s alone, the residual variance of a row of weight one. Where residual variances differ between
+    rows (a residual covariance such as ``us(visit | id)`` or ``diag(site)``) s is their mean over
+    the rows; their correlations explain nothing.
 
     References
     ----------

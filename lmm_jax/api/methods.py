@@ -12,7 +12,6 @@ import pandas as pd
 from jax import Array
 
 from ..covariance.params import Params
-from ..covariance.theta import theta_slices
 from ..designs.design import Design
 from ..errors import ConvergenceWarning, warn_user
 from ..layouts.compress import layout_of_rows
@@ -70,7 +69,6 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     if (
         task.begun is not None
         or not plain
-        or design.absorbed
         or design.is_compressed
         or design.is_related
         or design.nobs > _FEW_ROWS
@@ -123,30 +121,7 @@ def _run(task: Task, name: str) -> Any:
     start: Any = task.theta
     if task.start is not None:
         start = start_theta(task.design, task.start)
-    found = descend(task.design.compressed.merged, start, **options)
-    return _without_absorbed(found, task)
-
-
-def _without_absorbed(found: Solution, task: Task) -> Solution:
-    """The optimum in which terms that the fixed effects have absorbed have no variance.
-
-    The criterion is the same wherever they are, to rounding, which a large variance magnifies.
-    """
-    layout, absorbed = task.design.compressed.merged, task.design.absorbed
-    if not absorbed or task.maxiter == 0:
-        return found
-    places = [theta_slices(layout.structures)[term] for term in absorbed]
-
-    def emptied(theta: Any) -> Any:
-        out = np.array(theta)
-        for at in places:
-            out[at] = 0.0
-        return out
-
-    # the other terms go on from where large variances may have stopped them
-    then = descend(layout, emptied(found.theta), **_options(task, task.maxiter))
-    end = descend(layout, emptied(then.theta), **_options(task, 0))
-    return then._replace(theta=end.theta, jet=end.jet, n_iter=found.n_iter + then.n_iter)
+    return descend(task.design.compressed.merged, start, **options)
 
 
 def _constrained(problem: Problem) -> Any:

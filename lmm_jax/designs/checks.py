@@ -162,22 +162,33 @@ def check_levels(terms: Sequence[RandomTerm]) -> None:
             )
 
 
-def absorbed_terms(terms: Sequence[RandomTerm], X: np.ndarray) -> tuple[int, ...]:
-    """Terms whose columns X has, `factor(g) + (1 | g)`, with a warning.
+def without_absorbed(
+    terms: Sequence[RandomTerm], X: np.ndarray, *, alone: bool
+) -> tuple[list[RandomTerm], tuple[str, ...]]:
+    """The terms but for those whose columns X has, `factor(g) + (1 | g)`, and what these are.
 
-    REML, of error contrasts, does not depend on their variances, and ML puts these at zero.
+    Nothing tells of their variances: REML, of error contrasts, does not depend on them, and ML
+    puts them at zero. The others are the model then; where there are none (``alone``: without a
+    residual covariance either) all stay.
     """
-    found = []
-    for t, term in enumerate(terms):
-        if term.n_seen * len(term.names) <= X.shape[1] and is_within(term, X):
-            found.append(t)
-            warn_user(
-                f"the fixed effects have a column for every coefficient of {term.text}: its "
-                "variances are not identified, and taken as zero, on which tests of what is "
-                f"constant within its levels rest. Let {term.group!r} be fixed or random",
-                IdentificationWarning,
-            )
-    return tuple(found)
+    found = [
+        term
+        for term in terms
+        if term.relationship is None
+        and term.n_seen * len(term.names) <= X.shape[1]
+        and is_within(term, X)
+    ]
+    stay = alone and len(found) == len(terms)
+    for term in found:
+        end = "" if stay else ", and the term is left out"
+        warn_user(
+            f"the fixed effects have a column for every coefficient of {term.text}: its variances "
+            f"are not identified{end}. Let {term.group!r} be fixed or random",
+            IdentificationWarning,
+        )
+    if stay:
+        return list(terms), ()
+    return [t for t in terms if t not in found], tuple(term.text for term in found)
 
 
 def check_overlap(terms: Sequence[RandomTerm]) -> None:

@@ -23,7 +23,6 @@ from ..numerics.blocks import AnyMatrix
 from ..numerics.processes import float64
 from ..reprs import folded, inside, public
 from .checks import (
-    absorbed_terms,
     check_identified,
     check_levels,
     check_overlap,
@@ -34,6 +33,7 @@ from .checks import (
     check_sigma,
     confounded,
     independent_columns,
+    without_absorbed,
 )
 from .column_moments import ColumnMoments, of_rows
 from .compressed import AnyLayout, AnyPlan, Compressed, compress_rows, few_groups, padded
@@ -94,7 +94,7 @@ class Design:
     output: str = "pandas"  # kind of frame that tables come in: that of the data
     approximate: bool | None = None  # crossed factors; None: where nothing else can be done
     sigma: float | None = None  # residual standard deviation where it is known
-    absorbed: tuple[int, ...] = ()  # terms whose columns X has: their variances are not identified
+    absorbed: tuple[str, ...] = ()  # terms left out: X has their columns
     _subject: ClassVar[str] = "design"
 
     def _is_kind(self, kind: str) -> bool:
@@ -316,17 +316,17 @@ def assemble(
     check_shapes(y, X, terms, weights, index)
     check_related(terms, residual)
     check_sigma(sigma, residual)
+    kept = independent_columns(X, names)
+    X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
+    terms, absorbed = without_absorbed(terms, X, alone=residual is None)
     if residual is None:
         group, n_groups = independent_groups(terms, group, n_groups)
     else:
         codes = [*(term.codes for term in terms), residual.rows.subject[:, None]]
         counts = [*(term.n_levels for term in terms), residual.rows.n_subjects]
         group, n_groups = connected_rows(codes, counts)
-    kept = independent_columns(X, names)
-    X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
     check_rank(y.size, X.shape[1])
     check_levels(terms)
-    absorbed = absorbed_terms(terms, X)
     check_overlap(terms)
     if residual is None and sigma is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
@@ -380,7 +380,6 @@ _KINDS: dict[str, Callable[[Design], bool]] = {
     "offset": lambda d: d.offset is not None,
     "dropped": lambda d: bool(d.dropped),
     "components": lambda d: d.n_components > 0,
-    "absorbed": lambda d: bool(d.absorbed),
     "structured": lambda d: any(not s.unrestricted for s in d.structures),
     "nested": lambda d: len({t.group for t in d.terms}) > 1 and d.layout_info.kind == "grouped",
     "crossed": lambda d: _has_core(d) and not _has_outer_factor(d),

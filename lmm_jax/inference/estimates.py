@@ -248,19 +248,15 @@ def is_flat(
     solution: Solution | ConstrainedSolution | Sought,
     structures: Sequence[Structure],
     is_singular: Any,
-    absorbed: Sequence[int] = (),
 ) -> Any:
     """Whether some direction of theta leaves the criterion unchanged to second order.
 
-    Of a singular solution only the terms without rotations are looked at, and of no solution
-    those that the fixed effects have absorbed.
+    Of a singular solution only the terms without rotations are looked at.
     """
     if isinstance(solution, ConstrainedSolution):
         return False
     theta, gradient = on_host(solution.theta), on_host(solution.jet.gradient)
     looked = looked_at(theta, gradient, structures, [on_host(is_singular)] * len(structures))
-    for at in (theta_slices(structures)[t] for t in absorbed):
-        looked[..., at] = False
     xp = namespace(theta)
     hessian = relative_curvature(theta, on_host(solution.jet.hessian), looked)
     hessian = xp.where(xp.isfinite(hessian), hessian, 0.0)

@@ -35,9 +35,9 @@ class Kept:
     reference: Reference | None = None  # for marginal means
     moments: Moments | None = None  # of the rows; None: sums did not tell them
     residual: Residual | None = None  # without rows
-    dropped: tuple[
-        str, ...
-    ] = ()  # columns that depend on others; none in files before it was there
+    # columns that depend on others, and terms that the fixed effects hold; none in old files
+    dropped: tuple[str, ...] = ()
+    absorbed: tuple[str, ...] = ()
 
     __repr__ = brief
 
@@ -74,6 +74,7 @@ def keep(
         moments=moments_of(design),
         residual=None if design.residual is None else design.residual.without_rows(),
         dropped=tuple(design.dropped),
+        absorbed=design.absorbed,
     )
 
 

@@ -114,8 +114,10 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     if results.n_missing:
         yield "Left out", left_out(results)
     known: Any = results.design or getattr(results, "kept", None)
-    if known is not None and known.dropped:
-        yield "Dropped", f"{', '.join(known.dropped)}: linearly dependent columns"
+    if known is not None and (known.dropped or known.absorbed):
+        columns = [f"{', '.join(known.dropped)}: linearly dependent columns"] * bool(known.dropped)
+        terms = [f"{', '.join(known.absorbed)}: not identified beside the fixed effects"]
+        yield "Dropped", "; ".join(columns + terms * bool(known.absorbed))
     related = {label.factor for label in results.term_labels if label.related}
     groups = [
         f"{name} {n}" + " related" * (name in related) for name, n in results.n_groups.items()

@@ -158,7 +158,8 @@ def share(parts: Parts, inside: Sequence[int], outside: Sequence[int], level: fl
     slope = a / up - b / down
     rest = float(down / (up + down))
     error = value * rest * _root(slope @ parts.cov @ slope)
-    return Estimate(value, error, *_limits(value, rest, error, level))
+    of_squares = not np.any(a[1:])  # X beta alone
+    return Estimate(value, error, *_limits(value, rest, error, level, of_squares=of_squares))
 
 
 def _root(variance: float) -> float:
@@ -186,18 +187,25 @@ def semi_partial(
     J = -value * parts.J.sum(axis=0)
     J[own] += 2.0 * alone.T @ mean * unit[own] / parts.total
     error = _root(J @ parts.relative @ J)
-    return Estimate(value, error, *_limits(value, 1.0 - value, error, level))
+    limits = _limits(value, 1.0 - value, error, level, of_squares=True)
+    return Estimate(value, error, *limits)
 
 
-def _limits(value: float, rest: float, error: float, level: float) -> tuple[float, float]:
+def _limits(
+    value: float, rest: float, error: float, level: float, *, of_squares: bool
+) -> tuple[float, float]:
     """Limits of a share with this standard error, ``rest = 1 - value``: ``sin(t +- z s)^2``.
 
     On the scale of ``t = asin(sqrt(share))``, with the error ``s = error / (2 sqrt(v (1 - v)))``,
-    shares of squares are nearly normal down to zero. Limits on that of the logit end at 0 and 1
-    where the estimate is smaller than its error, and covered a marginal R2 of zero in one of 200
-    simulated fits.
+    a share of squares, whose error falls with its root, is nearly normal down to zero. The error
+    of a variance does not fall with it: where it is larger than the share, or than what the share
+    lacks, limits are ``v +- z error`` within 0 and 1. Limits on the scale of the logit end at 0
+    and 1 there: of 200 simulated fits one had a marginal R2 of zero within them, and now 92 %; of
+    an intraclass correlation of 0.05 they held 91 %, now 93 to 97 %, at half the length.
     """
     z = float(special.ndtri(0.5 + 0.5 * level))
+    if not of_squares and error > min(value, rest):
+        return max(value - z * error, 0.0), min(value + z * error, 1.0)
     at, own = np.arctan2(np.sqrt(value), np.sqrt(rest)), error / (2.0 * np.sqrt(value * rest))
     low, high = (
         float(np.sin(np.clip(at + side * z * own, 0.0, 0.5 * np.pi)) ** 2) for side in (-1.0, 1.0)
