@@ -100,6 +100,16 @@ def number(value: float) -> str:
     return f"{value:.5g}"
 
 
+def plain_number(value: float) -> str:
+    """A number with four decimals at most.
+
+    >>> plain_number(2003.9), plain_number(41684.56), plain_number(4.0)
+    ('2003.9', '41684.56', '4')
+    """
+    text = number(value)
+    return text if "e" in text else text.rstrip("0").rstrip(".")
+
+
 def p_value(value: float) -> str:
     """Three decimals, with a floor."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -48,8 +48,6 @@ def words(data: pd.DataFrame) -> bool:
 def test_residuals_go_by_the_subjects_of_their_covariance(named, options):
     data = plots_in_sites(named)
     res = lmm.fit("y ~ 1 + (1 | site) + cs(year | site:plot)", data)
-    if not named and "time" in options:
-        options = {"time": data["year"]}
     ax = plots.autocorrelation(res, lags=4, **options)
     expected = lagged(data, res.resid("whitened").to_numpy(), ["site", "plot"], 4)
     np.testing.assert_allclose(heights(ax), expected, rtol=1e-12)

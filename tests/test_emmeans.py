@@ -773,3 +773,9 @@ def test_notes_say_where_covariates_are_held():
     assert any("year:Sex differences depend on where that is" in note for note in told)
     same = lmm.fit("distance ~ year + Sex + (1 | Subject)", data)
     assert not any("depend on" in note for note in lmm.emmeans(same, "Sex").notes)
+
+
+def test_interaction_contrasts_need_a_method_for_every_factor():
+    res = lmm.fit("yld ~ Variety * Nf + (1 | Block)", lmm.load_dataset("oats"))
+    with pytest.raises(DataError, match="methods for Nf: one is needed for each of Variety, Nf"):
+        lmm.emmeans(res, ["Variety", "Nf"]).contrast(interaction={"Nf": "consec"})

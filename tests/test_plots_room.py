@@ -325,7 +325,7 @@ def test_predictions_say_where_other_variables_are_held():
     def small_print(ax):
         return [text.get_text().replace("\n", " ") for text in ax.texts]
 
-    mean = f"{data['mass'].mean():.4g}"
+    mean = f"{data['mass'].mean():.4f}"
     assert small_print(plots.predictions(res, "age")) == [f"At Sex = Male, mass = {mean}"]
     assert small_print(plots.predictions(res, "age", by="Sex")) == [f"At mass = {mean}"]
     told = plots.predictions(res, "age", at={"Sex": "Female", "mass": 9.5, "age": [8, 10]})
@@ -346,3 +346,18 @@ def test_contrasts_have_a_heading():
 def test_residuals_of_subjects_are_called_by_their_column():
     res = lmm.mmrm("FEV1 ~ AVISIT + ar1(AVISIT | USUBJID)", lmm.load_dataset("fev1"))
     assert plots.residuals_by_group(res).get_ylabel().startswith("USUBJID")
+
+
+def test_curves_of_a_weighted_fit_say_what_new_observations_are():
+    data = pd.DataFrame({"g": np.repeat(np.arange(20), 6), "x": np.tile(np.arange(6.0), 20)})
+    data["w"] = 1.0 + data["x"]
+    data["y"] = np.random.default_rng(1).normal(data["x"]) + data["g"] % 5
+    ax = plots.predictions(lmm.fit("y ~ x + (1 | g)", data, weights="w"), "x")
+    assert "New observations have weight one" in [text.get_text() for text in ax.texts]
+
+
+def test_the_scale_of_regridded_means_is_named():
+    for response, label in (("log(yld)", "yld"), ("I(yld * 2)", "I(yld * 2)")):
+        res = lmm.fit(f"{response} ~ Nf + (1 | Block)", lmm.load_dataset("oats"))
+        ax = plots.interaction(lmm.emmeans(res, "Nf").regrid("log"))
+        assert ax.get_ylabel().startswith(f"Estimated marginal mean of log({label})")

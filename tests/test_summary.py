@@ -173,3 +173,19 @@ def test_long_names_leave_the_numbers_on_the_page():
     facts, *_, fixed = re.findall(r"begin{tabular}{@{}(.*?)@{}}", text)
     assert fixed == r"p{0.25\linewidth}rrrrrrr" and facts == r"lp{0.6\linewidth}"
     assert text.count(r"\raggedright time since") == 1 + (data["f"].nunique() - 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (3.1415926, 5e-7, "3.141592600"),  # of its size, and all digits that the error leaves
+        (4.1246e-6, 4.9e-7, "4.125e-06"),
+        (1.2e-8, 4.9e-7, "1.20e-08"),  # less than its error
+        (-9.92e-7, 1.04e-6, "-0.00000099"),
+        (0.25, 0.1, "0.2500"),
+    ],
+)
+def test_digits_of_an_estimate(value, error, text):
+    table = lmm.fit("y ~ x + (1 | g)", samples.frame()).summary().tables[-1]
+    table["estimate"], table["std_error"] = value, error
+    assert text in str(table).split()

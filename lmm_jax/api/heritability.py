@@ -58,9 +58,9 @@ def heritability(
     Notes
     -----
     The delta method with exact derivatives (:func:`lmm_jax.delta_method`), the interval on the
-    scale of ``asin(sqrt(share))``, and ``estimate +- z std_error`` within 0 and 1 where the error is the larger
-    one. At a variance of zero there is no interval. A term of random
-    slopes below the line counts with its mean variance over the rows.
+    scale of ``asin(sqrt(share))``, and ``estimate +- z std_error`` within 0 and 1 where the error
+    is the larger one. At a variance of zero there is no interval. A term of random slopes below
+    the line counts with its mean variance over the rows.
 
     Examples
     --------

@@ -125,7 +125,7 @@ def parse(formula: str) -> ParsedFormula:
     try:
         as_formula(fixed)
     except FormulaError as error:  # shown as it was typed, where that is what was read
-        at = formula.find(parts.fixed) if parts.fixed else -1
+        at = formula.find(parts.fixed, formula.find("~")) if parts.fixed else -1
         if at < 0 or error.position is None or error.formula != fixed:
             raise
         raise FormulaError(error.message, formula, at + error.position) from error

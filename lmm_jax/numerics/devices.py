@@ -15,7 +15,7 @@ def on_processor() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def on_host(tree: T) -> T:
+def to_host(tree: T) -> T:
     """A tree of arrays of JAX as arrays of NumPy.
 
     From an accelerator all at once; what lies in the memory of the host is only looked at, and

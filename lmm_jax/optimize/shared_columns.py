@@ -20,7 +20,7 @@ from jax import Array
 from ..layouts.contract import Layout, Maps
 from ..layouts.response import Response, response_over_columns
 from ..likelihood.criterion import Jet
-from ..numerics.devices import on_host, on_processor
+from ..numerics.devices import on_processor, to_host
 from ..numerics.namespace import namespace
 from ..numerics.programs import compiled
 from ..numerics.shapes import round_up_columns
@@ -118,7 +118,7 @@ def narrowed(found: Solution, p: int, *, lanes_first: bool = False) -> Solution:
 
     Lanes, if there are any, are last in every array or first. Arrays of NumPy, on the host.
     """
-    found = on_host(found)
+    found = to_host(found)
     return found._replace(jet=narrowed_jet(found.jet, p, lanes_first=lanes_first))
 
 

@@ -52,10 +52,17 @@ def visits_of(res: Any, time: Any) -> np.ndarray | None:
     residual = require(res, "resid").design.residual
     if residual is None or residual.term.in_space or len(residual.rows.places) != 1:
         return None
-    words = residual.visits is not None and not is_numeric_dtype(residual.visits.dtype)
+    places, visits = np.asarray(residual.rows.places[0], float), residual.visits
+    if time is None:
+        return places
     called = isinstance(time, str) and [unquoted(time)] == [*map(unquoted, residual.term.places)]
-    asked = time is None or (words and called)
-    return np.asarray(residual.rows.places[0], float) if asked else None
+    if not called or visits is None:
+        return None
+    if not is_numeric_dtype(visits.dtype):
+        return places
+    order = np.argsort(residual.visit_places)  # a variable of the covariance alone
+    at = order[np.searchsorted(residual.visit_places[order], places)]
+    return np.asarray(visits, float)[at]
 
 
 def autocorrelations(

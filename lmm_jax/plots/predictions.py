@@ -19,6 +19,7 @@ from ..inference.means.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, numbers, probability, shown
 from ..inputs.matching import find, spelled, spelling
 from ..inputs.names import unquoted
+from ..reprs import plain_number
 from . import canvas
 from .sources import fitted
 
@@ -108,8 +109,10 @@ def _new_limits(res: Any, data: pd.DataFrame, how: Mapping[str, Any], *, told: b
     It may be one of visits, or a function of columns that have no part in the mean; where the
     caller has ``told`` a value of such a column it has to be one that there is.
     """
+    weights = None if res.design.weights is None else np.ones(len(data))
     try:
-        return res.predict(data, interval="prediction", **how).to_numpy()[:, 2:]
+        found = res.predict(data, interval="prediction", weights=weights, **how)
+        return found.to_numpy()[:, 2:]
     except DataError:  # the mean of these rows is there: what is missing is of the variance
         if told:
             raise
@@ -280,14 +283,15 @@ def predictions(
         )  # fmt: skip
     on_response = type == "response"
     ax.set(xlabel=x, ylabel=(untransformed if on_response else unquoted)(res.endog_name))
-    if found.held:
-        canvas.note(ax, f"At {', '.join(f'{k} = {_shown(v)}' for k, v in found.held.items())}")
+    at_values = [f"{name} = {_shown(value)}" for name, value in found.held.items()]
+    notes = [f"At {', '.join(at_values)}"] * bool(at_values)
+    notes += ["New observations have weight one"] * (draw_new and res.design.weights is not None)
+    if notes:
+        canvas.note(ax, "; ".join(notes))
     if by is not None:
         canvas.legend(ax, by)
     return ax
 
 
 def _shown(value: Any) -> str:
-    if not isinstance(value, float):
-        return spelling(value)
-    return f"{value:.{4 if abs(value) < 1000 else 6}g}"  # a year has its decimal
+    return plain_number(value) if isinstance(value, float) else spelling(value)

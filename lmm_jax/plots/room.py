@@ -40,6 +40,8 @@ def fold(text: str, most: int, lines: int | None = None) -> str:
     >>> fold("participant_0123456789", 12, lines=1)
     'partic…56789'
     """
+    if lines is not None:
+        text = _cut(text, most * lines)
     rows = [row for line in text.split("\n") for row in _rows(line, most)]
     kept = len(text)
     while lines is not None and len(rows) > lines:
@@ -56,12 +58,13 @@ def _rows(line: str, most: int) -> list[str]:
     best: list[tuple[int, int, list[str]]] = [(0, 0, [])]  # of the first pieces: rows, their price
     for end in range(1, len(pieces) + 1):
         found = []
-        for start in range(end):
+        for start in range(end - 1, -1, -1):
             row = "".join(pieces[start:end]).rstrip()
-            if len(row) <= most:
-                count, price, rows = best[start]
-                weak = end < len(pieces) and not row.endswith(_MARKS)
-                found.append((count + 1, price + len(row) ** 2 + weak * most**2, [*rows, row]))
+            if len(row) > most:
+                break
+            count, price, rows = best[start]
+            weak = end < len(pieces) and not row.endswith(_MARKS)
+            found.append((count + 1, price + len(row) ** 2 + weak * most**2, [*rows, row]))
         best.append(min(found))
     return best[-1][2]
 

@@ -93,7 +93,7 @@ def what_of(means: Any, scale: str = "link") -> str:
         return "Ratio" if back and means.ratios else "Difference"
     if means.kind.endswith(".trend"):
         return f"Slope of {means.kind.removesuffix('.trend')}"
-    name = (untransformed if back else unquoted)(means.response)
+    name = (untransformed if back else unquoted)(means.response).replace("`", "")
     return f"Estimated marginal mean of {name}" if name else "Estimated marginal mean"
 
 

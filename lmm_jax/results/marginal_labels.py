@@ -154,8 +154,13 @@ def interaction_of(
 ) -> tuple[np.ndarray, Labels, Contrasts, int]:
     """Products of contrasts of the factors of the rows."""
     factors = [name for name in labels.factors if name not in by]
-    if isinstance(methods, Mapping) and set(map(unquoted, methods)) == set(factors):
+    if isinstance(methods, Mapping) and not set(factors).isdisjoint(map(unquoted, methods)):
         named = {unquoted(name): method for name, method in methods.items()}
+        if set(named) != set(factors):
+            raise DataError(
+                f"interaction has methods for {', '.join(map(str, named))}: one is needed for each "
+                f"of {', '.join(factors)}"
+            )
         methods = [named[name] for name in factors]
     chosen = (
         [methods] if isinstance(methods, str | Mapping) else list(items(methods, "interaction"))

@@ -28,7 +28,7 @@ from ..inference.means.grid import (
 from ..inference.means.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, probability, shown, whole_number
 from ..inputs.names import unquoted
-from ..reprs import number
+from ..reprs import plain_number
 from .marginal import MarginalMeans
 from .marginal_covariates import (
     check_no_mediator,
@@ -244,21 +244,11 @@ def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[st
     held = {n: v for n, v in held.items() if len(grid.values[n]) == 1}
     if not held:
         return ()
-    at = [f"{name} = {_plain(float(value))}" for name, value in held.items()]
+    at = [f"{name} = {plain_number(float(value))}" for name, value in held.items()]
     mixed = _interacting(fit.source, set(labels), set(held))
     what = f"interaction{'s' * (len(mixed) > 1)} {', '.join(mixed)}"
     told = (f"With the {what} differences depend on where that is",) if mixed else ()
     return (f"Covariates held at {', '.join(at)}", *told)
-
-
-def _plain(value: float) -> str:
-    """A number with four decimals at most.
-
-    >>> _plain(2003.9), _plain(41684.56), _plain(4.0)
-    ('2003.9', '41684.56', '4')
-    """
-    text = number(value)
-    return text if "e" in text else text.rstrip("0").rstrip(".")
 
 
 def _is_linear(source: FixedSource, covariate: str) -> bool:

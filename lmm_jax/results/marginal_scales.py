@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import DataError
 from ..inference.contrasts.linear_functions import linear_functions
 from ..inference.means.transformations import known_transformation, untransformed
+from ..inputs.names import unquoted
 from ..numerics.read_only import read_only
 from .estimate_table import EstimateTable
 
@@ -57,6 +58,7 @@ def regridded(means: Means, scale: str, half: float | None) -> Means:
     notes = means.notes
     if f is not None:
         notes += (f"Estimates are on the scale of the response, from {f.name}",) if own else ()
-    name = untransformed(means.response)
+    known = means.transformation is not None
+    name = (untransformed if known else unquoted)(means.response)
     name = name if own else f"{scale}({name})"
     return replace(means, at=at, transformation=g, changed="", response=name, notes=notes)

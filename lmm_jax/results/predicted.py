@@ -276,15 +276,15 @@ class PredictedModel(ModelOfLevels):
         name = None if source is None else source.weights
         if name is not None and unquoted(name) in frame.columns:
             return name
-        if noise and self._is_kind("weighted"):
-            if self.sigma_known:
+        if name is not None or self._is_kind("weighted"):  # fits of sums know the name alone
+            if noise and self.sigma_known:
                 raise DataError(
                     "a new observation has the variance sigma^2 / w, and no w: pass weights= of "
                     "the new rows; effects of new levels lie in the interval of conditional=True, "
                     "new_levels='population', se=True"
                 )
             warn_user(
-                "the fit has weights, and the new rows have none: limits are those of observations "
+                "the fit has weights, and the new rows have none: they are taken as observations "
                 "of weight one. Pass weights=",
                 UserWarning,
             )

@@ -29,6 +29,8 @@ _DECIMALS, _SMALL, _DIGITS, _LARGE = 4, 1e-3, 3, 1e7
 # Decimals beyond which a row is written with exponents; and what rows may differ by in what they
 # ask for to have the same.
 _MOST_DECIMALS, _ALIKE = 8, 2
+# Digits of a float behind the first.
+_DOUBLE = 15
 # Degrees of freedom this near to a whole number are one.
 _ROUNDING = 1e-4
 # Kinds of columns that are known by their name, whatever table they stand in.
@@ -179,16 +181,20 @@ def _places_of(errors: Sequence[Any]) -> list[int]:
 
 def _in_row(value: Any, places: int) -> str:
     """A number, or what stands in its place, to the decimals of its row."""
-    decides = _has_decimals(value) or (isinstance(value, float) and places > _MOST_DECIMALS)
+    real = isinstance(value, float | int | np.number) and not isinstance(value, bool)
+    decides = real and np.isfinite(value) and (abs(value) < _LARGE or places > _MOST_DECIMALS)
     return beside_error(float(value), places) if decides else _string(value, "number", False, None)
 
 
 def beside_error(value: float, places: int) -> str:
-    """A number to the decimals of its row, with an exponent where these are very many."""
+    """A number to the decimals of its row, a small one with an exponent where these are many."""
     if places <= _MOST_DECIMALS or value == 0 or not np.isfinite(value):
         return decimals(value, min(places, _MOST_DECIMALS))
-    shown = places + int(np.floor(np.log10(abs(value))))  # decimals before the exponent
-    return f"{value:.{min(max(shown, _DIGITS - 1), _DECIMALS)}e}"
+    before = int(np.floor(np.log10(abs(value))))
+    shown = min(places + before, _DOUBLE)  # decimals before an exponent
+    if before >= -_DIGITS:
+        return decimals(value, max(shown - before, 0))
+    return f"{value:.{max(shown, _DIGITS - 1)}e}"
 
 
 def _has_decimals(value: Any) -> bool:
