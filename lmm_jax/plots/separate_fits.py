@@ -63,10 +63,13 @@ def _of_others(res: Any, factor: str, codes: np.ndarray) -> np.ndarray:
     ``codes``: the level of every row.
     """
     design, total = require(res, "resid").design, np.zeros(len(codes))
-    named = zip(factor_names(design.terms), design.terms, res._level_effects, strict=True)
-    for name, term, effects in named:
+    before: dict[str, int] = {}  # columns of earlier terms of a factor
+    for name, term in zip(factor_names(design.terms), design.terms, strict=True):
+        start = before.get(name, 0)
+        before[name] = start + len(term.names)
         if name == factor:
             continue
+        effects = res.random_effects[name].to_numpy()[:, start : before[name]]
         there = term.values.any(axis=2)
         first, last = np.full(len(effects), len(codes)), np.full(len(effects), -1)
         own = np.broadcast_to(codes[:, None], term.codes.shape)[there]
