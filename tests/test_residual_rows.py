@@ -151,9 +151,12 @@ def test_clusters_of_a_subject_hold_together():
 
 
 def everyone() -> pd.DataFrame:
-    """All rows, those that were left out of the fits among them, and those of a new subject."""
+    """All rows, those that were left out of the fits among them, and those of a new subject.
+
+    As new observations, of weight one.
+    """
     new = ALL[ALL["Subject"] == "M01"].assign(Subject="new", site="new")
-    return pd.concat([ALL, new], ignore_index=True)
+    return pd.concat([ALL, new], ignore_index=True).assign(w=1.0)
 
 
 class Joint(NamedTuple):
@@ -219,7 +222,8 @@ def test_conditional_predictions(name):
 def test_predictions_of_rows_that_were_seen(name):
     """The fitted value, no residual smoothed into it; another observation has all its variance."""
     fit, at = fitted(name), rows_of(fitted(name))
-    got = fit.predict(DATA, conditional=True, se=True, interval="prediction")
+    another = DATA.assign(w=1.0)
+    got = fit.predict(another, conditional=True, se=True, interval="prediction")
     assert_close(got["fit"], fit.fittedvalues, RTOL, 1)
     H = at.R - at.R @ at.P @ at.R  # Cov of the error of X beta + Z b
     assert_close(got["std_error"], np.sqrt(np.diagonal(H)), 1e-8)

@@ -499,10 +499,11 @@ def test_labels_and_widths_of_latex():
     assert narrow.count("begin{tabular}") > text.count("begin{tabular}") == 3
 
 
-def test_exports_fold_only_where_a_width_is_asked_for():
+def test_tables_fold_where_a_line_of_latex_ends():
     wide = lmm.regression_table(*[sleep()] * 6, show="conf_int")
-    assert wide.to_latex().count("begin{tabular}") == 1
-    assert wide.to_latex(width=80).count("begin{tabular}") > 1
+    assert wide.to_latex().count("begin{tabular}") > 1 and "\\footnotesize" in wide.to_latex()
+    assert wide.to_latex(width=400).count("begin{tabular}") == 1
+    assert "\\centering\\small" in sleep().summary().to_latex()
     assert wide.to_markdown().count("Observations") == wide.to_html().count("Observations") == 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any, Unpack
 
 from ..errors import DataError
@@ -49,7 +48,8 @@ class Exports:
         label : str, optional
             What ``\ref`` finds the float by.
         width : int, optional
-            Characters that a line of the page has room for; wider tables are folded then.
+            Characters that a line of the page has room for; wider tables are folded. Those of a
+            line of LaTeX's article if not given.
 
         Examples
         --------
@@ -62,7 +62,7 @@ class Exports:
         options = {"caption": caption, "digits": digits, "columns": columns, "rename": rename}
         if label is not None and not LABEL.fullmatch(instance(label, "label", str, "a string")):
             raise DataError(f"label={label!r}: letters, digits and -_:. make a label of LaTeX")
-        room = inf if width is None else whole_number(width, "width", least=1)
+        room = None if width is None else whole_number(width, "width", least=1)
         return latex_page(*self._paper(None, notes=notes, **options), label, room)
 
     def to_html(

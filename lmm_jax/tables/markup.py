@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from math import isfinite
 
 from .cells import Cells
 from .text import folded_columns
@@ -37,9 +36,10 @@ _MINUS = re.compile(r"(?<![\w.])-(?=[\d.])")
 _MARKDOWN = re.compile(r"[\\`*_|<>\[\]$~&^@]")
 # Characters of a cell that is a paragraph.
 _PARAGRAPH = 56
-# Small characters on a line of LaTeX's article, and the gap between columns in such; parts of the
-# line that a column of paragraphs has at least and at most.
-_LINE, _COLUMN_GAP, _NARROWEST, _WIDEST = 75, 2, 0.25, 0.6
+# Characters on a line of LaTeX's article by the size of the letters, and the gap between columns in
+# such; parts of the line that a column of folded names has at least and at most.
+_LINES = {74: r"\small", 84: r"\footnotesize"}
+_COLUMN_GAP, _NARROWEST, _WIDEST = 2, 0.25, 0.6
 # Characters of a name that is folded where the line is too short for all columns.
 _NAME = 24
 
@@ -90,13 +90,20 @@ def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
 
 
 def latex_page(
-    title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: float
+    title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: int | None
 ) -> str:
-    """One float with all tables, small print below; for the package booktabs."""
+    """One float with all tables, small print below; for the package booktabs.
+
+    ``room``: characters of a line, those of article's by default, in the larger of two sizes in
+    which all tables have room.
+    """
     caption = [rf"\caption{{{escape_latex(_in_one_line(title))}}}"] if title else []
     caption += [rf"\label{{{label}}}"] if label else []
-    head = [r"\begin{table}[htbp]", r"\centering\small\setlength{\tabcolsep}{4pt}", *caption]
-    body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, room) for table in tables)
+    fitting = (n for n in _LINES if all(_length(table, n) <= n for table in tables))
+    line = next(fitting, max(_LINES)) if room is None else room
+    size = _LINES.get(line, _LINES[min(_LINES)])
+    head = [r"\begin{table}[htbp]", rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}", *caption]
+    body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, line) for table in tables)
     small = []
     if notes:
         lines = (r"\par" + "\n").join(map(escape_latex, notes))
@@ -107,26 +114,39 @@ def latex_page(
     return "\n".join([*head, *([body] if tables else []), *small, r"\end{table}"])
 
 
-def _latex_table(table: Cells, room: float) -> str:
+def _latex_table(table: Cells, line: int) -> str:
     """A tabular, or several below each other where a page is too narrow for one."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
-    widths = [min(w, _PARAGRAPH) for w in widths]
-    blocks = folded_columns(widths, table.glued, table.labels, room)
-    line = room if isfinite(room) else _LINE
+    blocks = folded_columns(_widths(table, line)[0], table.glued, table.labels, line)
     parts = [_tabular(table, block, line) for block in blocks]
     caption = [rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip"] * bool(table.caption)
     return "\n".join([*caption, ("\n\n" + r"\smallskip" + "\n").join(parts)])
 
 
-def _tabular(table: Cells, block: Sequence[int], line: float) -> str:
+def _length(table: Cells, line: int) -> int:
+    """Characters of a line that a table takes, about, if its long names are folded."""
+    widths = _widths(table, line)[0]
+    return sum(widths) + _COLUMN_GAP * (len(widths) - 1)
+
+
+def _widths(table: Cells, line: int) -> tuple[list[int], list[bool]]:
+    """Characters of every column, and which are folded: where the line is too short, long names."""
     lines = [table.header, *table.rows]
-    widths = [max(len(line[j]) for line in lines) for j in block]
-    overfull = sum(widths) + _COLUMN_GAP * len(widths) > line
+    widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
+    overfull = sum(min(w, _PARAGRAPH) + _COLUMN_GAP for w in widths) > line
     most = _NAME if overfull else _PARAGRAPH
-    folds = [not table.right[j] and width > most for j, width in zip(block, widths, strict=True)]
-    taken = sum(w + _COLUMN_GAP for w, own in zip(widths, folds, strict=True) if not own)
-    share = min(max(1.0 - taken / line, _NARROWEST), _WIDEST)
+    folds = [w > most and not right for w, right in zip(widths, table.right, strict=True)]
+    words = [max(map(len, _words(table, j)), default=0) for j in range(len(widths))]
+    narrow = int(_NARROWEST * line) if overfull else _PARAGRAPH
+    columns = zip(widths, words, folds, strict=True)
+    return [max(min(w, narrow), word) if own else w for w, word, own in columns], folds
+
+
+def _tabular(table: Cells, block: Sequence[int], line: int) -> str:
+    widths, own = _widths(table, line)
+    folds = [own[j] for j in block]
+    taken = sum(widths[j] + _COLUMN_GAP for j, own in zip(block, folds, strict=True) if not own)
+    left = [(widths[j] + 1) / line for j, own in zip(block, folds, strict=True) if own]
+    share = min(max([1.0 - taken / line, *left]), _WIDEST)
     align = "".join(
         rf"p{{{share:.2g}\linewidth}}" if own else "r" if table.right[j] else "l"
         for j, own in zip(block, folds, strict=True)
@@ -137,9 +157,21 @@ def _tabular(table: Cells, block: Sequence[int], line: float) -> str:
     # not in the last column, where it would take what ends the row
     ragged = [own and j != block[-1] for j, own in zip(block, folds, strict=True)]
     for row in table.rows:
-        pairs = zip(block, ragged, strict=True)
-        out.append(_latex_row([r"\raggedright " * own + latex_cell(row[j]) for j, own in pairs]))
+        triples = zip(block, ragged, folds, strict=True)
+        out.append(_latex_row([_folded(latex_cell(row[j]), r, own) for j, r, own in triples]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
+
+
+def _words(table: Cells, column: int) -> list[str]:
+    """What is never parted in the cells of a column."""
+    return [part for row in table.rows for part in re.split(r"(?<=:)|\s", row[column])]
+
+
+def _folded(cell: str, ragged: bool, folds: bool) -> str:
+    """A cell that may go to the next line behind every colon of a name."""
+    if not folds:
+        return cell
+    return r"\raggedright " * ragged + re.sub(r":(?=\S)", r":\\allowbreak{}", cell)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
