@@ -452,3 +452,12 @@ def test_what_a_program_cannot_take_is_named():
     full = lmm.Params.from_components(fe_params=[0.0], cov_re=[[0.7, 0.3], [0.3, 0.4]])
     with pytest.raises(lmm.DataError, match=r"0\.3 between two terms.*block diagonal"):
         lmm.loglike(full, layout)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 79, 160])
+def test_rows_of_another_index_are_refused(rows):
+    """One row would be broadcast to all of them."""
+    index = lmm.row_index(np.repeat(np.arange(20), 4))
+    y, X = jnp.ones(rows), jnp.ones((rows, 1))
+    with pytest.raises(lmm.DataError, match=f"{rows} rows are given, and the index is one of 80"):
+        lmm.compress(y, X, (X[:, None, :],), jnp.ones(rows), index)

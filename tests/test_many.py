@@ -494,3 +494,47 @@ def test_an_error_shows_the_formula_that_was_given():
     with pytest.raises(lmm.FormulaError, match="no random effects") as found:
         lmm.fit_many("~ x", frame, np.ones((4, 1)))
     assert found.value.formula == "~ x"
+
+
+def test_a_response_without_rows_of_a_related_level():
+    """Ids without records stay in A: the response by itself, and dense REML at its optimum."""
+    rng = np.random.default_rng(1)
+    g, h = rng.integers(0, 30, 150), rng.integers(0, 6, 150)
+    data = pd.DataFrame({"g": g, "h": h, "x": rng.normal(size=150)})
+    block = np.array([[1.0, 0.5, 0.25], [0.5, 1.0, 0.5], [0.25, 0.5, 1.0]])
+    A = pd.DataFrame(np.kron(np.eye(10), block), index=range(30), columns=range(30))
+    y = rng.normal(size=150) + rng.normal(size=30)[g]
+    y[np.isin(g, [1, 4, 5, 17])] = np.nan
+    model = "x + (1 | g) + (1 | h)"
+    many = lmm.fit_many(f"~ {model}", data, pd.DataFrame({"y": y}), relatedness={"g": A})
+    one = lmm.fit(f"y ~ {model}", data.assign(y=y), relatedness={"g": A})
+    assert_close(many.llf[0], one.llf, 1e-9)
+    assert_close(many.bse_fe[0], one.bse_fe, 1e-6)
+    there = ~np.isnan(y)
+    X, Zg, Zh = np.c_[np.ones(150), data["x"]][there], np.eye(30)[g[there]], np.eye(6)[h[there]]
+    (vg,), (vh,) = (np.diagonal(S) for S in one.estimates.covariances)
+    V = vg * Zg @ A.to_numpy() @ Zg.T + vh * Zh @ Zh.T + one.scale * np.eye(there.sum())
+    C = X.T @ np.linalg.solve(V, X)
+    r = y[there] - X @ np.linalg.solve(C, X.T @ np.linalg.solve(V, y[there]))
+    quadratic, n = r @ np.linalg.solve(V, r), there.sum() - 2
+    logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(C)[1] + n * np.log(2 * np.pi)
+    assert_close(one.llf, -0.5 * (logs + quadratic), 1e-9)
+    assert len(many.select(0).random_effects["g"]) == 30
+
+
+@pytest.mark.parametrize(
+    "model", ["(1 | g) + ar1(v | g)", "(1 | g) + diag(s)", "(1 | g) + (1 | h)"]
+)
+def test_a_response_of_one_group_leaves_the_others_alone(model):
+    """Its rows are of one level, whose effect the intercept takes: NaN, as where columns depend."""
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"g": np.repeat(np.arange(16), 5), "v": np.tile(np.arange(5), 16)})
+    data = data.assign(s=np.where(data["v"] % 2, "p", "q"), h=rng.integers(0, 4, 80))
+    Y = rng.normal(size=(80, 3)) + rng.normal(size=(16, 3))[data["g"]]
+    Y[(data["h"] != 1) if "h" in model else (data["g"] != 3), 1] = np.nan
+    with pytest.warns(lmm.ConvergenceWarning, match="1 of 3"):
+        many = lmm.fit_many(f"~ {model}", data, Y, runtime="numpy")
+    assert np.isnan(many.llf[1]) and not many.converged[1]
+    for i in (0, 2):
+        one = lmm.fit(f"y ~ {model}", data.assign(y=Y[:, i]))
+        assert_close(many.llf[i], one.llf, 1e-9)

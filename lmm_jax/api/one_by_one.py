@@ -13,7 +13,7 @@ from ..batches.residual_lanes import begin_responses
 from ..covariance.theta import theta_size
 from ..designs.design import Design
 from ..designs.responses import Responses, one_response
-from ..errors import ConvergenceWarning, DataError, RankWarning
+from ..errors import ConvergenceWarning, DataError, IdentificationWarning, RankWarning
 from ..inference.df.kenward_roger import KenwardRoger, side_by_side
 from ..inference.df.methods import METHODS, Adjusted
 from ..inference.many_estimates import ManyEstimates, put_estimates, unknown_estimates
@@ -52,10 +52,11 @@ def fit_one_by_one(
     adjusted: list[KenwardRoger | None] = [None] * columns.count
     bar = progress_bar(columns.count, "fit", progress)
     with bar as tick, warnings.catch_warnings():
-        for told in (ConvergenceWarning, RankWarning):  # once, for all; of rows that are left
+        # once, for all; of rows that are left
+        for told in (ConvergenceWarning, IdentificationWarning, RankWarning):
             warnings.simplefilter("ignore", told)
         for i, one in enumerate(_fits(design, columns, options, runtime)):
-            if one is not None and one.fixed_names == design.exog_names:
+            if one is not None and _is_of(one, design):
                 put_estimates(
                     out, i, one.estimates,
                     nobs=one.nobs, converged=one.converged, n_iter=one.n_iter,
@@ -84,6 +85,12 @@ def _fits(
             yield fit_begun(model, begun, options, runtime)
         except DataError:
             yield None
+
+
+def _is_of(one: LMMResults, design: Design) -> bool:
+    """Whether the rows of a response left all columns and random effects of the model."""
+    sizes = tuple(len(S) for S in one.estimates.covariances)
+    return one.fixed_names == design.exog_names and sizes == design.sizes
 
 
 def _rows_left(design: Design, columns: Responses, i: int) -> int:

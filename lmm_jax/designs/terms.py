@@ -82,7 +82,9 @@ class RandomTerm:
         return level_columns(self.codes, self.values, self.n_levels)
 
     def kept(self, keep: np.ndarray) -> RandomTerm:
-        """The same for some of the rows, of independent levels; those that have none are gone."""
+        """The same for some of the rows; levels that have none are gone, but related ones."""
+        if self.relationship is not None:
+            return replace(self, codes=self.codes[keep], values=self.values[keep])
         used, codes = np.unique(self.codes[keep], return_inverse=True)
         return replace(
             self,

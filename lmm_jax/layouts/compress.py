@@ -321,8 +321,9 @@ def _read_rows(
             f"y, X, Z and weights have the shapes {got}: (n,), (n, p), (n, S, k) for terms of "
             f"{needed_sizes} coefficients, and (n,) are needed"
         )
-    if isinstance(index, OfBuckets) and n + 1 != index.n_rows:
-        raise DataError(f"{n} rows are given, and the index is one of {index.n_rows - 1}")
+    asked = index.n_rows - isinstance(index, OfBuckets)  # one more, for places without a row
+    if n != asked:
+        raise DataError(f"{n} rows are given, and the index is one of {asked}")
     return y, X, tuple(blocks), weights
 
 
