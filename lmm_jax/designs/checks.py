@@ -163,13 +163,13 @@ def check_levels(terms: Sequence[RandomTerm]) -> None:
 
 
 def without_absorbed(
-    terms: Sequence[RandomTerm], X: np.ndarray, *, alone: bool
+    terms: Sequence[RandomTerm], X: np.ndarray, *, stay: bool, alone: bool
 ) -> tuple[list[RandomTerm], tuple[str, ...]]:
     """The terms but for those whose columns X has, `factor(g) + (1 | g)`, and what these are.
 
     Nothing tells of their variances: REML, of error contrasts, does not depend on them, and ML
-    puts them at zero. The others are the model then; where there are none (``alone``: without a
-    residual covariance either) all stay.
+    puts them at zero. The others are the model then; all stay if they have to, or where there are
+    no others (``alone``: nor a residual covariance).
     """
     found = [
         term
@@ -178,7 +178,7 @@ def without_absorbed(
         and term.n_seen * len(term.names) <= X.shape[1]
         and is_within(term, X)
     ]
-    stay = alone and len(found) == len(terms)
+    stay = stay or (alone and len(found) == len(terms))
     for term in found:
         end = "" if stay else ", and the term is left out"
         warn_user(

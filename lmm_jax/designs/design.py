@@ -318,7 +318,8 @@ def assemble(
     check_sigma(sigma, residual)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
-    terms, absorbed = without_absorbed(terms, X, alone=residual is None)
+    # arrays are their caller's: parameters are counted by them
+    terms, absorbed = without_absorbed(terms, X, stay=source is None, alone=residual is None)
     if residual is None:
         group, n_groups = independent_groups(terms, group, n_groups)
     else:
