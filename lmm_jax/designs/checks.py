@@ -168,8 +168,9 @@ def without_absorbed(
     """The terms but for those whose columns X has, `factor(g) + (1 | g)`, and what these are.
 
     Nothing tells of their variances: REML, of error contrasts, does not depend on them, and ML
-    puts them at zero. The others are the model then; all stay if they have to, or where there are
-    no others (``alone``: nor a residual covariance).
+    puts them at zero. The others are the model then. All stay if they have to, or where there are
+    no others (``alone``: nor a residual covariance), and components, which have names of their
+    own.
     """
     found = [
         term
@@ -179,16 +180,15 @@ def without_absorbed(
         and is_within(term, X)
     ]
     stay = stay or (alone and len(found) == len(terms))
+    gone = [] if stay else [term for term in found if not term.is_component]
     for term in found:
-        end = "" if stay else ", and the term is left out"
+        end = ", and the term is left out" if term in gone else ""
         warn_user(
             f"the fixed effects have a column for every coefficient of {term.text}: its variances "
             f"are not identified{end}. Let {term.group!r} be fixed or random",
             IdentificationWarning,
         )
-    if stay:
-        return list(terms), ()
-    return [t for t in terms if t not in found], tuple(term.text for term in found)
+    return [t for t in terms if t not in gone], tuple(term.text for term in gone)
 
 
 def check_overlap(terms: Sequence[RandomTerm]) -> None:
