@@ -318,6 +318,8 @@ def assemble(
     check_sigma(sigma, residual)
     kept = independent_columns(X, names)
     X = X if len(kept) == X.shape[1] else np.ascontiguousarray(X[:, list(kept)])
+    check_rank(y.size, X.shape[1])
+    check_levels(terms)
     # arrays are their caller's: parameters are counted by them
     terms, absorbed = without_absorbed(terms, X, stay=source is None, alone=residual is None)
     if residual is None:
@@ -326,8 +328,6 @@ def assemble(
         codes = [*(term.codes for term in terms), residual.rows.subject[:, None]]
         counts = [*(term.n_levels for term in terms), residual.rows.n_subjects]
         group, n_groups = connected_rows(codes, counts)
-    check_rank(y.size, X.shape[1])
-    check_levels(terms)
     check_overlap(terms)
     if residual is None and sigma is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
