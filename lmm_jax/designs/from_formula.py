@@ -160,10 +160,7 @@ def design(
         index=frame.index,
         n_missing=int((~keep).sum()),
         gaps=gaps,
-        source=replace(
-            _fixed_source(parsed, matrix.spec, offset, known, frame, offset_state),
-            weights=weights if isinstance(weights, str) else None,
-        ),
+        source=_fixed_source(parsed, matrix.spec, offset, weights, known, frame, offset_state),
         residual=None
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),
@@ -188,6 +185,7 @@ def _fixed_source(
     parsed: fml.ParsedFormula,
     spec: Any,
     offset: Any,
+    weights: Any,
     context: Mapping[str, Any],
     frame: pd.DataFrame,
     offset_state: Mapping[str, Any],
@@ -204,6 +202,7 @@ def _fixed_source(
         kept=(),
         offsets=offsets,
         offset_array=offset is not None and not by_name,
+        weights=weights if isinstance(weights, str) else None,
         context=context,
         formula=parsed.text,
         offset_state=offset_state,

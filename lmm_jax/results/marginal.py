@@ -85,8 +85,7 @@ class MarginalMeans(EstimateTable):
             In the place of ``by``: columns that are compared, within every combination of the
             others; "each" for a table of each of them.
         interaction : str, list or mapping, optional
-            In the place of ``method``: products of contrasts, one method for all factors or one
-            for each, in their order or by their names.
+            In the place of ``method``: products of contrasts, one for all factors or for each.
         ref : int, str or list, optional
             Reference of "trt.vs.ctrl": its label, or where no level is called so its number from
             0 (-1 is the last); of several the mean.
