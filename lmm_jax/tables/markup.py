@@ -101,7 +101,7 @@ def latex_page(
     caption += [rf"\label{{{label}}}"] if label else []
     fitting = (n for n in _LINES if all(_length(table, n) <= n for table in tables))
     line = next(fitting, max(_LINES)) if room is None else room
-    size = _LINES.get(line, _LINES[min(_LINES)])
+    size = _LINES[line if room is None else min(_LINES)]
     head = [r"\begin{table}[htbp]", rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}", *caption]
     body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, line) for table in tables)
     small = []
