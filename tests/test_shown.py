@@ -20,7 +20,7 @@ import pytest
 import lmm_jax as lmm
 from lmm_jax.inference.df import methods as df
 from lmm_jax.reprs import number
-from lmm_jax.tables.cells import cells
+from lmm_jax.tables.cells import cells, columns_of
 from lmm_jax.tables.markup import escape_latex
 from lmm_jax.tables.page import Summary, Table, table
 from lmm_jax.tables.paper import in_words, method_name
@@ -218,9 +218,9 @@ def test_numbers_stand_right_and_words_left():
 
 def test_kinds_of_columns():
     columns = {"df": [1.0, np.inf], "n": [1, 20], "p_value": [1e-9, 0.25], "x": [np.nan, 1e-7]}
-    own = cells(pd.DataFrame(columns), "", {}, {}, None)
+    own = cells(columns_of(pd.DataFrame(columns)), "", {}, {})
     assert own.rows == (("1", "1", "<0.001", ""), ("inf", "20", "0.250", number(1e-7)))
-    fractions = cells(pd.DataFrame({"df": [1.0, 2.25]}), "", {}, {}, None)
+    fractions = cells(columns_of(pd.DataFrame({"df": [1.0, 2.25]})), "", {}, {})
     assert fractions.rows == (("1.00",), ("2.25",))
 
 
@@ -377,15 +377,15 @@ def test_numbers_of_a_column_have_the_same_decimals():
     frame = pd.DataFrame(
         {"x": [-0.0012, -0.00085637, 0.00010333, 0.0], "y": [251.4, 1e-9, 3, np.nan]}
     )
-    rows = cells(frame, "", {}, {}, None).rows
+    rows = cells(columns_of(frame), "", {}, {}).rows
     assert [row[0] for row in rows] == ["-0.001200", "-0.000856", "0.000103", "0.000000"]
     assert [row[1] for row in rows] == ["251.4000", "1e-09", "3.0000", ""]
     fine = pd.DataFrame(
         {"estimate": [12.5, 0.00002], "std_error": [0.25, 0.0004], "size": [12.5, 1]}
     )
-    assert cells(fine, "", {}, {}, None).rows[0] == ("12.500000", "0.250000", "12.5000")
+    assert cells(columns_of(fine), "", {}, {}).rows[0] == ("12.500000", "0.250000", "12.5000")
     coarse = fine.assign(std_error=[0.25, 0.5])
-    assert [row[0] for row in cells(coarse, "", {}, {}, None).rows] == ["12.5000", "0.0000"]
+    assert [row[0] for row in cells(columns_of(coarse), "", {}, {}).rows] == ["12.5000", "0.0000"]
 
 
 def test_labels_of_rows_have_headings_for_papers():

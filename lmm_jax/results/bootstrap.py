@@ -249,7 +249,7 @@ class BootstrapResults(Shown, Saved):
         return Summary(
             title=title,
             method=title,
-            tables=(table(frame, "", kinds={"group": "label", "term": "label"}),),
+            sheets=(table(frame, "", kinds={"group": "label", "term": "label"}),),
             notes=(
                 f"{100 * level:g} % intervals: {kind}",
                 f"{self.n_singular} singular, {self.n_failed} failed; seed {self.seed}",

@@ -37,7 +37,7 @@ class BootstrapStatistics(Shown):
         notes = ("95 % intervals: percentile",)
         tables = (table(self.tidy(output="pandas"), ""),)
         how = f"Parametric bootstrap, {len(self.values)} replicates"
-        return Summary(title=title, tables=tables, notes=notes, method=how)
+        return Summary(title=title, sheets=tables, notes=notes, method=how)
 
     def conf_int(
         self, *, kind: Kind = "percentile", alpha: float = 0.05, level: float | None = None

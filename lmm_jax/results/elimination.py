@@ -47,4 +47,4 @@ class StepResults(Shown):
             table(self.random, f"Random effects, {method_name(self.fit.reml)}", kinds=kinds),
             table(self.fixed, f"Fixed effects, {self.fit.df_method}", kinds=kinds),
         )
-        return Summary(title="Backward elimination", tables=tables, notes=notes)
+        return Summary(title="Backward elimination", sheets=tables, notes=notes)

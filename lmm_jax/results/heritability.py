@@ -51,7 +51,7 @@ class Heritability(Shown):
         limits = f"[{self.conf_low:.3g}, {self.conf_high:.3g}]"
         title = f"Heritability of {', '.join(self.additive)}: {self.estimate:.3g} {limits}"
         notes = (f"Limits of level {self.level:g}; those of the table are the shares'",)
-        return Summary(title=title, tables=(table(self.table, ""),), notes=notes)
+        return Summary(title=title, sheets=(table(self.table, ""),), notes=notes)
 
 
 def heritability(

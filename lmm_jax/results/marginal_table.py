@@ -32,7 +32,7 @@ def shown_table(means: Any, infer: bool | None, **how: Any) -> Summary:
         notes += (
             "nonEst: the data do not determine this combination, or its weights add up to nothing",
         )
-    return Summary(title=title_of(means), tables=(made,), notes=notes)
+    return Summary(title=title_of(means), sheets=(made,), notes=notes)
 
 
 def labelled_table(

@@ -62,7 +62,7 @@ class R2Results(Shown):
         notes: tuple[str, ...] = (f"Limits of level {self.level:g}",)
         if len(self.per_term):
             notes += (_SEMI_PARTIAL,)
-        return Summary(title="R2: explained variance", tables=tuple(tables), notes=notes)
+        return Summary(title="R2: explained variance", sheets=tuple(tables), notes=notes)
 
 
 @public
@@ -93,7 +93,7 @@ class ICCResults(Shown):
     def _page(self) -> Summary:
         tables = (table(self.table, "Model"), table(self.by_group, "Adjusted, by factor"))
         notes = (f"Limits of level {self.level:g}",)
-        return Summary(title="Intraclass correlation", tables=tables, notes=notes)
+        return Summary(title="Intraclass correlation", sheets=tables, notes=notes)
 
 
 @public
@@ -110,7 +110,7 @@ class ConditionalAIC(Shown):
     def _page(self) -> Summary:
         values = {"caic": self.caic, "llf": self.llf, "df": self.df}
         values |= {"trace": self.trace, "correction": self.correction}
-        return Summary(title="Conditional AIC", tables=(table(pd.DataFrame([values]), ""),))
+        return Summary(title="Conditional AIC", sheets=(table(pd.DataFrame([values]), ""),))
 
     def __float__(self) -> float:
         return self.caic

@@ -90,7 +90,7 @@ class SimulatedResiduals(Shown):
 
     def _page(self) -> Summary:
         title = f"Scaled residuals of {len(self.scaled)} rows, {self.spreads.size} draws"
-        return Summary(title=title, tables=(table(self.tests, ""),), method=title)
+        return Summary(title=title, sheets=(table(self.tests, ""),), method=title)
 
     def __repr__(self) -> str:
         tests = ", ".join(f"{name} p = {p:.3g}" for name, p in self.tests["p_value"].items())

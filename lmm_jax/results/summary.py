@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..inference.df.robust import robust_note
 from ..inference.estimates import residual_variance_error
@@ -17,7 +16,7 @@ from ..inference.residual_reference import residual_reference
 from ..inputs.arguments import instance
 from ..inputs.arguments import names as read_names
 from ..tables.cells import Kind
-from ..tables.page import Summary, Table, table
+from ..tables.page import Sheet, Summary
 
 # What stands above the columns of a summary; statistics are named by their distribution.
 _HEADINGS = {
@@ -45,11 +44,11 @@ def summarize(
     shown = ["(component)" if label.is_component else name
              for label in results.term_labels for name in label.names]  # fmt: skip
     random = _names(xname_re, shown, "xname_re")
-    tables = [_facts(results, yname), *_random(results, random), *_residual(results)]
-    tables += [_fixed(results, fixed, level)] if fixed else []
+    sheets = [_facts(results, yname), *_random(results, random), *_residual(results)]
+    sheets += [_fixed(results, fixed, level)] if fixed else []
     how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
     notes = (*how, *warnings_of(results))
-    return Summary(title=title, tables=tuple(tables), notes=notes, method=fitted_by(results.reml))
+    return Summary(title=title, sheets=tuple(sheets), notes=notes, method=fitted_by(results.reml))
 
 
 def method_name(reml: bool) -> str:
@@ -99,10 +98,15 @@ def _names(given: Sequence[str] | None, default: list[str], what: str) -> list[s
 # ------------------------------------------------------------ tables
 
 
-def _facts(results: FitRecord, yname: str | None) -> Table:
+def _facts(results: FitRecord, yname: str | None) -> Sheet:
     rows = dict(_facts_of(results, yname))
-    frame = pd.DataFrame({"value": list(rows.values())}, index=list(rows), dtype=object)
-    return table(frame, "", headings={"value": ""}, kinds={"value": "text"})
+    return Sheet(
+        title="",
+        columns={"value": list(rows.values())},
+        labels=list(rows),
+        headings={"value": ""},
+        kinds={"value": "text"},
+    )
 
 
 def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]]:
@@ -158,7 +162,7 @@ def _seen(visits: Any) -> str:
     return text
 
 
-def _random(results: FitRecord, names: Sequence[str]) -> list[Table]:
+def _random(results: FitRecord, names: Sequence[str]) -> list[Sheet]:
     """Variances with their standard errors, and correlations: a row a coefficient."""
     rows: list[tuple[Any, ...]] = []
     width = max([0, *(len(label.names) - 1 for label in results.term_labels)])
@@ -183,17 +187,22 @@ def _random(results: FitRecord, names: Sequence[str]) -> list[Table]:
     kinds: dict[str, Kind] = {"group": "label", "term": "label"}
     kinds |= dict.fromkeys(correlated, "correlation")
     caption = "Random effects" if results.term_labels else "Residual"
-    frame = pd.DataFrame(dict(zip(columns, zip(*rows, strict=True), strict=True)))
-    return [table(frame, caption, headings=headings, kinds=kinds)]
+    made = dict(zip(columns, map(_column, zip(*rows, strict=True)), strict=True))
+    return [Sheet(title=caption, columns=made, headings=headings, kinds=kinds)]
 
 
-def _residual(results: FitRecord) -> list[Table]:
+def _column(values: Sequence[Any]) -> np.ndarray | list[str]:
+    return list(values) if isinstance(values[0], str) else np.array(values, dtype=float)
+
+
+def _residual(results: FitRecord) -> list[Sheet]:
     """Parameters of the residual covariance, where there is one."""
     if results.residual is None:
         return []
     values, errors = results.residual_params, results.residual_params_se
-    frame = pd.DataFrame({"estimate": values, "std_error": errors})
-    return [table(frame, f"Residual covariance {results.residual}", headings=_HEADINGS)]
+    columns = {"estimate": values.to_numpy(), "std_error": errors.to_numpy()}
+    title, names = f"Residual covariance {results.residual}", values.index.tolist()
+    return [Sheet(title=title, columns=columns, labels=names, headings=_HEADINGS)]
 
 
 def _variance_errors(results: FitRecord) -> list[float]:
@@ -208,7 +217,7 @@ def _variance_errors(results: FitRecord) -> list[float]:
     return [*out, residual_variance_error(results.estimates)]
 
 
-def _fixed(results: FitRecord, names: Sequence[str], level: float) -> Table:
+def _fixed(results: FitRecord, names: Sequence[str], level: float) -> Sheet:
     columns = {
         "estimate": results.estimates.beta,
         "std_error": results._bse_fe,
@@ -225,7 +234,11 @@ def _fixed(results: FitRecord, names: Sequence[str], level: float) -> Table:
     }
     if letter == "z":
         del columns["df"]
-    values = np.column_stack([*columns.values(), fixed_limits(results, level)])
-    frame = pd.DataFrame(values, index=list(names), columns=[*columns, "conf_low", "conf_high"])
-    kinds: dict[str, Kind] = {"statistic": "statistic"}
-    return table(frame, "Fixed effects", headings=headings, kinds=kinds)
+    columns["conf_low"], columns["conf_high"] = fixed_limits(results, level).T
+    return Sheet(
+        title="Fixed effects",
+        columns=columns,
+        labels=list(names),
+        headings=headings,
+        kinds={"statistic": "statistic"},
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
@@ -67,57 +67,77 @@ class Cells(NamedTuple):
         return any(self.header)
 
 
+class Column(NamedTuple):
+    """A column of values before they are written."""
+
+    name: str
+    type: str  # letter of NumPy's kind of type: "f" of floats, "i" and "u" of counts
+    values: list[Any]
+
+
+class Columns(NamedTuple):
+    """What a table shows: labels of its rows, where they say something, then its columns."""
+
+    labels: tuple[Column, ...]
+    values: tuple[Column, ...]
+    more: int = 0  # rows that were left out
+
+
+def columns_of(frame: pd.DataFrame, most: int | None = None) -> Columns:
+    """The columns of a frame, of no more rows than ``most``."""
+    more = 0 if most is None else max(len(frame) - most, 0)
+    part = frame.iloc[: len(frame) - more] if more else frame
+    labels = tuple(
+        Column(str(level.name if level.name is not None else ""), "O", list(level))
+        for level in _levels(part.index)
+    )
+    values = part.to_numpy(dtype=object).T.tolist()  # a column at a time takes pandas ten times
+    columns = zip(
+        map(str, part.columns), (dtype.kind for dtype in part.dtypes), values, strict=True
+    )
+    return Columns(labels, tuple(map(Column._make, columns)), more)
+
+
 def cells(
-    frame: pd.DataFrame,
+    columns: Columns,
     caption: str,
     headings: Mapping[str, str],
     kinds: Mapping[str, Kind],
-    most: int | None,
     digits: int | None = None,
 ) -> Cells:
-    """Strings of a frame: its index, where that says something, then its columns.
+    """Strings of the columns of a table.
 
     Parameters
     ----------
-    frame : DataFrame
+    columns : Columns
     caption : str
     headings : mapping of str to str
         What stands above a column where that is not its name.
     kinds : mapping of str to Kind
         Of columns; by default what the name or the values of a column say.
-    most : int, optional
-        Rows beyond which the rest is left out.
     digits : int, optional
         Decimals of numbers, statistics and correlations; by default what their size asks for.
     """
-    more = 0 if most is None or len(frame) <= most else len(frame) - most
-    part = frame.iloc[: len(frame) - more] if more else frame
-    columns: list[tuple[str, Kind, Iterable[Any]]] = [
-        (headings.get(name, name), "label", level)
-        for level in _levels(part.index)
-        for name in [str(level.name if level.name is not None else "")]
-    ]
-    n_index = len(columns)
-    names = [""] * n_index + list(map(str, part.columns))
-    values = part.to_numpy(dtype=object).T.tolist()  # a column at a time takes pandas ten times
-    for name, dtype, column in zip(names[n_index:], part.dtypes, values, strict=True):
-        kind = kinds.get(name, _kind(name, dtype))
-        columns.append((headings.get(name, name), kind, column))
-    kinds_found = [kind for _, kind, _ in columns]
-    labels = next((j for j, kind in enumerate(kinds_found) if kind != "label"), len(columns))
-    places = _places_of(part["std_error"].tolist()) if "std_error" in part else None
+    n_index = len(columns.labels)
+    names = [""] * n_index + [column.name for column in columns.values]
+    all_columns = (*columns.labels, *columns.values)
+    found: list[Kind] = ["label"] * n_index
+    found += [kinds.get(name, _kind(name, type)) for name, type, _ in columns.values]
+    labels = next((j for j, kind in enumerate(found) if kind != "label"), len(found))
+    errors = next((c.values for c in columns.values if c.name == "std_error"), None)
+    places = None if errors is None else _places_of(errors)
     strings = [
-        _strings(values, kind, digits, places if name in _WITH_ERRORS else None)
-        for name, (_, kind, values) in zip(names, columns, strict=True)
+        _strings(column.values, kind, digits, places if name in _WITH_ERRORS else None)
+        for name, column, kind in zip(names, all_columns, found, strict=True)
     ]
     return Cells(
         caption=caption,
-        header=tuple(heading for heading, _, _ in columns),
+        header=tuple(headings.get(column.name, column.name) for column in all_columns),
         rows=tuple(zip(*strings, strict=True)),
-        right=tuple(kind not in _LEFT for kind in kinds_found),
+        right=tuple(kind not in _LEFT for kind in found),
         glued=tuple(name in _UPPER for name in names),
-        labels=max(labels, n_index, int(kinds_found[:1] == ["text"])),
-        more=more,
+        labels=max(labels, n_index, int(found[:1] == ["text"])),
+        more=columns.more,
         names=tuple(names),
     )
 
@@ -129,19 +149,18 @@ def _levels(index: pd.Index[Any]) -> list[pd.Index[Any]]:
     return [index.get_level_values(i) for i in range(index.nlevels)]
 
 
-def _kind(name: str, dtype: Any) -> Kind:
+def _kind(name: str, type: str) -> Kind:
     if name in _KNOWN:
         return _KNOWN[name]
-    if dtype.kind in "iu":
+    if type in "iu":
         return "count"
-    return "number" if dtype.kind == "f" else "text"
+    return "number" if type == "f" else "text"
 
 
 def _strings(
-    values: Iterable[Any], kind: Kind, digits: int | None, places: Sequence[int] | None
+    values: Sequence[Any], kind: Kind, digits: int | None, places: Sequence[int] | None
 ) -> list[str]:
     """One string a value; nothing where there is none."""
-    values = list(values)
     whole = kind == "df" and all(_is_whole(v) for v in values)
     if kind != "number" or digits is not None:
         return [_string(v, kind, whole, digits) for v in values]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Unpack
 
+import numpy as np
 import pandas as pd
 
 from ..inputs.arguments import hinted
-from .cells import Cells, Kind, cells
+from .cells import Cells, Column, Columns, Kind, cells, columns_of
 from .exports import Exports
 from .frames import as_frame
 from .markup import html_page
@@ -55,18 +57,19 @@ class Table(pd.DataFrame):
         """The strings of the table."""
         frame, headings = pd.DataFrame(self), self.headings
         if paper is None:
-            return cells(frame, self.title, headings, self.kinds, most)
+            return cells(columns_of(frame, most), self.title, headings, self.kinds)
         frame = paper.columns_of(frame, headings, self.kinds)
         levels = [str(name) for name in frame.index.names if name is not None]
         words = {n: paper.heading(n, headings) for n in [*map(str, frame.columns), *levels]}
-        return paper.renamed(cells(frame, self.title, words, self.kinds, most, paper.digits))
+        columns = columns_of(frame, most)
+        return paper.renamed(cells(columns, self.title, words, self.kinds, paper.digits))
 
     def _page(self) -> Summary:
         """The table by itself."""
         alone = table(self, "", headings=self.headings, kinds=self.kinds)
         return Summary(
             title=self.title,
-            tables=(alone,),
+            sheets=(alone,),
             notes=self.notes,
             method=self.method,
             advice=self.advice,
@@ -198,6 +201,35 @@ def table(
     return out
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sheet:
+    """A table that becomes a frame when that is asked for: pandas takes longer than a fit."""
+
+    title: str
+    columns: Mapping[str, np.ndarray | list[str]]
+    labels: list[str] | None = None  # of its rows
+    headings: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+
+    @cached_property
+    def table(self) -> Table:
+        """The frame."""
+        frame = pd.DataFrame(dict(self.columns), index=self.labels)
+        return table(frame, self.title, headings=self.headings, kinds=self.kinds)
+
+    def _cells(self, most: int) -> Cells:
+        """The strings of its first rows."""
+        more = max(max(map(len, self.columns.values())) - most, 0)
+        labels = (Column("", "O", self.labels[:most]),) if self.labels is not None else ()
+        columns = (
+            Column(name, "O", values[:most])
+            if isinstance(values, list)
+            else Column(name, values.dtype.kind, values[:most].tolist())
+            for name, values in self.columns.items()
+        )
+        return cells(Columns(labels, tuple(columns), more), self.title, self.headings, self.kinds)
+
+
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary(Exports):
@@ -206,8 +238,8 @@ class Summary(Exports):
     Attributes
     ----------
     title : str
-    tables : tuple of DataFrame
-        With all digits; they show themselves as in the summary.
+    sheets : tuple of Table or Sheet
+        What is shown.
     notes : tuple of str
         Small print: how the numbers were made.
     method : str
@@ -217,26 +249,29 @@ class Summary(Exports):
     """
 
     title: str
-    tables: tuple[Table, ...] = ()
+    sheets: tuple[Table | Sheet, ...] = ()
     notes: tuple[str, ...] = ()
     method: str = ""
     advice: tuple[str, ...] = ()
     most: int = _MOST_ROWS  # rows of a table on a screen
     whole: str = ""  # where all rows are, of tables that are longer
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Frames with all digits; they show themselves as in the summary."""
+        return tuple(one.table if isinstance(one, Sheet) else one for one in self.sheets)
+
     def _on_screen(self) -> tuple[list[Cells], tuple[str, ...]]:
         """Tables no longer than a screen, and notes that say so."""
-        shown = [one._cells(self.most) for one in self.tables]
-        more = self._beginnings(self.tables, shown, f": {self.whole} has all")
+        shown = [one._cells(self.most) for one in self.sheets]
+        more = self._beginnings(shown, f": {self.whole} has all")
         return shown, (*self.notes, *more, *self.advice)
 
-    def _beginnings(
-        self, tables: Sequence[Table], shown: Sequence[Cells], where: str = ""
-    ) -> tuple[str, ...]:
+    def _beginnings(self, shown: Sequence[Cells], where: str = "") -> tuple[str, ...]:
         """Notes that say of what tables only the beginning is shown."""
         return tuple(
-            f"The first {self.most} of {len(one):,} rows{where}"
-            for one, part in zip(tables, shown, strict=True)
+            f"The first {self.most} of {len(part.rows) + part.more:,} rows{where}"
+            for part in shown
             if part.more and self.whole
         )
 
@@ -275,10 +310,10 @@ class Summary(Exports):
 
     def _paper(self, most: int | None, **options: Any) -> tuple[str, list[Cells], tuple[str, ...]]:
         """Title, tables and small print as an export asks for them."""
-        paper = read_paper(self.tables, **options)
-        tables = [one for one in self.tables if paper.has(one, one.headings)]
-        shown = [one._cells(most, paper) for one in tables]
-        notes = self.notes + self._beginnings(tables, shown)
+        tables = self.tables
+        paper = read_paper(tables, **options)
+        shown = [one._cells(most, paper) for one in tables if paper.has(one, one.headings)]
+        notes = self.notes + self._beginnings(shown)
         title, notes = paper.words(self.title, self.method, notes)
         return title, shown, notes
 

@@ -24,7 +24,7 @@ def first_rows(
 ) -> Summary:
     """A page that shows the beginning of a long table; ``whole`` says where all of it is."""
     made = table(frame, "", kinds=kinds, headings=headings)
-    return Summary(title=title, tables=(made,), most=_FIRST_ROWS, whole=whole)
+    return Summary(title=title, sheets=(made,), most=_FIRST_ROWS, whole=whole)
 
 
 class Shown:

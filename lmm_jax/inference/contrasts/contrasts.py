@@ -160,7 +160,7 @@ class ContrastResults(Shown):
         if self.adjust != "none":
             notes.append(f"P values and limits adjusted by {self.adjust}")
         title = "Test for Constraints" if heading is None else heading
-        return Summary(title=title, tables=(shown,), notes=tuple(notes))
+        return Summary(title=title, sheets=(shown,), notes=tuple(notes))
 
     def _joint(self, heading: str | None) -> Summary:
         """The one row of a joint test; its hypotheses below."""
@@ -178,7 +178,7 @@ class ContrastResults(Shown):
             kinds={"statistic": "statistic"},
         )
         title = f"{'F' if f else 'Chi-square'} test" if heading is None else heading
-        return Summary(title=title, tables=(shown,), notes=(f"Tested: {', '.join(self.c_names)}",))
+        return Summary(title=title, sheets=(shown,), notes=(f"Tested: {', '.join(self.c_names)}",))
 
     def _page(self) -> Summary:
         return self.summary()

@@ -108,7 +108,7 @@ class DeltaResults(Shown):
         shown = frame if np.isfinite(self.df) else frame.drop(columns="df")
         note = f"Standard errors by the delta method; limits of level {self.level:g}"
         return Summary(
-            title="Functions of the parameters", tables=(table(shown, ""),), notes=(note,)
+            title="Functions of the parameters", sheets=(table(shown, ""),), notes=(note,)
         )
 
 

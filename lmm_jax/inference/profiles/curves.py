@@ -118,7 +118,7 @@ class ProfileResults(Shown):
         frame.insert(0, "estimate", np.asarray(self.estimate)[at])
         title = f"Profiles of the likelihood, {kind}"
         notes = ("Limits of level 0.95",)
-        return Summary(title=title, tables=(table(frame, ""),), notes=notes, method=title)
+        return Summary(title=title, sheets=(table(frame, ""),), notes=notes, method=title)
 
     def __repr__(self) -> str:
         kind = "REML" if self.reml else "ML"
