@@ -108,8 +108,7 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
     Categoricals keep the order of their categories, everything else is sorted.
     """
     if isinstance(values.dtype, pd.CategoricalDtype):
-        used = values.cat.remove_unused_categories()
-        return used.cat.codes.to_numpy().astype(np.int64), pd.Index(used.cat.categories)
+        return _used_categories(values.array)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
         found = _integer_codes(values.to_numpy())
         if found is not None:
@@ -126,6 +125,17 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
     found = pd.Index(labels)
     check_spellings(found, str(name))
     return codes.astype(np.int64, copy=False), found
+
+
+def _used_categories(values: Any) -> tuple[np.ndarray, pd.Index[Any]]:
+    """Codes and labels of a categorical, -1 where there is none; pandas takes several times."""
+    codes, labels = np.asarray(values.codes, dtype=np.int64), pd.Index(values.categories)
+    used = np.zeros(len(labels) + 1, dtype=bool)  # the last: no label
+    used[codes] = True
+    if used[:-1].all():
+        return codes, labels
+    places = np.append(np.cumsum(used[:-1]) - 1, -1)
+    return places[codes], labels[used[:-1]]
 
 
 def _integer_codes(values: np.ndarray) -> tuple[np.ndarray, pd.Index[Any]] | None:

@@ -141,8 +141,12 @@ class FitRecord(ResidualFigures):
     @property
     def n_groups(self) -> pd.Series[int]:
         """Levels of every grouping factor."""
-        levels = {label.factor: label.n_levels for label in self.term_labels}
+        levels = self._n_groups
         return pd.Series(list(levels.values()), index=labels_of(tuple(levels)))
+
+    @property
+    def _n_groups(self) -> dict[str, int]:
+        return {label.factor: label.n_levels for label in self.term_labels}
 
     # ---- fit statistics
 

@@ -124,7 +124,7 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
         yield "Dropped", "; ".join(columns + terms * bool(known.absorbed))
     related = {label.factor for label in results.term_labels if label.related}
     groups = [
-        f"{name} {n}" + " related" * (name in related) for name, n in results.n_groups.items()
+        f"{name} {n}" + " related" * (name in related) for name, n in results._n_groups.items()
     ]
     if groups:
         yield "Groups", ", ".join(groups)
