@@ -195,6 +195,9 @@ def _plain(X: Any) -> Any:
 
     Of polars, for one, only the newest does.
     """
+    if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
+        twice = shown(X.columns[X.columns.duplicated()][0])
+        raise ValueError(f"X has several columns named {twice}: rename them")
     if isinstance(X, np.ndarray | pd.DataFrame):
         return X
     frame = read_frame(X, lambda name: True)

@@ -122,6 +122,7 @@ NUMBERS: list[Row] = [
           ("weights", spoiled(DATA["w"], value), "weights"), ("offset", spoiled(DATA["o"], value), "offset"))),
     ("log of a negative", lambda: fit("log(y) ~ x + (1 | g)"), DataError, "`log.y.` is NaN or infinite in"),
     ("log of zero", lambda: fit("y ~ log(x) + (1 | g)", having(x=1.0 * np.arange(N))), DataError, "NaN or infinite in 1 of 60"),
+    ("log of zero in sums", lambda: lmm.summarize("y ~ log(x) + (1 | g)", having(x=1.0 * np.arange(N))), DataError, "NaN or infinite in 1 of 60"),
     ("weight zero", lambda: fit(data=at("w", 0), weights="w"), DataError, "must be positive; row 5"),
     ("weight negative", lambda: fit(weights=-DATA["w"]), DataError, "must be positive; row 0"),
     ("y of words", lambda: fit(data=having(y=DATA["f"])), DataError, "`y` is text, 'a' for example"),

@@ -245,6 +245,13 @@ def test_what_is_refused(name):
         MixedRegressor(**options).fit(X, Y, **{"groups": G, **given})
 
 
+def test_a_name_of_two_columns_is_refused():
+    model, twice = MixedRegressor().fit(X, Y, groups=G), X.set_axis(["x", "x"], axis=1)
+    for call in (lambda: model.fit(twice, Y, groups=G), lambda: model.predict(twice)):
+        with pytest.raises(ValueError, match="several columns named 'x'"):
+            call()
+
+
 def test_a_name_that_is_asked_for():
     assert lmm.sklearn.MixedRegressor is MixedRegressor
     assert "sklearn" not in lmm.__all__

@@ -72,7 +72,7 @@ def schema_of(
     declared, full = _declared(frame, columns)
     specs: dict[str, Any] = {}
     for rhs in columns.sides:
-        spec = mat.build(rhs, _repeated(full), context=context).spec
+        spec = _spec(rhs, full, context)
         held = [str(name) for name, state in spec.transform_state.items() if state]
         held = [name for name in held if not name.startswith(TYPES)]  # all rows have these
         computed = [name for name in held if not name.startswith(CATEGORIES)]  # those are declared
@@ -172,6 +172,15 @@ def _declared(
         column.iloc[: len(levels)] = levels
         more[name] = column
     return declared, pd.concat([frame, more], ignore_index=True)
+
+
+def _spec(rhs: str, frame: pd.DataFrame, context: Mapping[str, Any]) -> Any:
+    """What the columns of a formula remember of a frame, few rows of which stand for many."""
+    try:
+        return mat.build(rhs, _repeated(frame), context=context).spec
+    except DataError:
+        mat.build(rhs, frame, context=context)  # which counts its rows as they are
+        raise
 
 
 def _repeated(frame: pd.DataFrame) -> pd.DataFrame:
