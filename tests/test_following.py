@@ -195,6 +195,21 @@ def test_means_that_go_to_and_fro_are_taken_by_half():
     assert max(steps) < 1e-6
 
 
+def test_means_that_settle_slowly_by_small_shares_are_foretold():
+    """Some of the means are near zero, where a small change moves a variance far."""
+    rng = np.random.default_rng(23)
+    g, t = np.repeat(np.arange(40), 5), np.tile(np.arange(5), 40)
+    mean = 0.5 + 0.5 * t + 0.6 * rng.normal(size=40)[g] + 0.2 * rng.normal(size=40)[g] * t
+    e = np.zeros(200)
+    for i in range(200):
+        e[i] = (0.6 * e[i - 1] + 0.8 * rng.normal()) if t[i] else rng.normal()
+    data = pd.DataFrame({"g": g, "t": t, "y": mean + 0.5 * np.abs(mean) ** 0.5 * e})
+    res = lmm.fit("y ~ t + (t | g) + power(fitted(.)) * ar1(t | g)", data)
+    again = lmm.fit("y ~ t + (t | g) + power(mu) * ar1(t | g)", data.assign(mu=res.fittedvalues))
+    assert res.converged
+    assert np.abs(again.fittedvalues - res.fittedvalues).max() < 1e-6
+
+
 def test_nested_models_have_means_of_their_own():
     small, large = (
         lmm.fit(f"weight ~ {fixed} + (Time | Rat) + power(fitted(.))", RATS, reml=False)

@@ -30,11 +30,11 @@ Fitted = Callable[[Design, np.ndarray | None], LMMResults]
 # Change of a fitted value, in standard deviations of the response, that is none; and how often
 # they may change.
 _STILL, _MOST_FITS = 1e-9, 100
-# A change that is more than this share of the one before is taken by half from then on.
-_SLOW, _LEAST_SHARE = 0.8, 0.1
+# A share of a change that lessens the next by less than this share of itself is halved.
+_LEAST_GAIN, _LEAST_SHARE = 0.2, 0.1
 # Changes that the next one is foretold from, and how much larger than the last it may then be; and
-# fits after which each change is taken as it comes.
-_DEPTH, _FARTHEST, _MIXED = 3, 3.0, 40
+# fits after which all of a change is taken again: what made them small may lie behind.
+_DEPTH, _FARTHEST, _AGAIN = 3, 3.0, 40
 
 
 def settle(model: Design, fitted: Fitted) -> LMMResults:
@@ -61,11 +61,11 @@ def settle(model: Design, fitted: Fitted) -> LMMResults:
             change = np.abs(after - means).max() / unit
             if not change > _STILL:
                 break
-            if change > _SLOW * last:  # they go to and fro
+            if change > (1.0 - _LEAST_GAIN * share) * last:  # they go to and fro
                 share = max(0.5 * share, _LEAST_SHARE)
                 seen.clear()
-            if count >= _MIXED:
-                seen, share = [], share if count > _MIXED else 1.0
+            if count == _AGAIN:
+                seen, share = [], 1.0
             seen = [*seen[-_DEPTH:], (means, after - means)]
             means, last = means + _step(seen, share), change
     if not np.isfinite(found.llf):
