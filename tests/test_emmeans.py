@@ -707,6 +707,23 @@ def test_tests_and_letters_show_how_they_were_made(options, note):
     assert letters.to_latex(columns=["estimate", "group"], digits=1).count(" & ") == 10
 
 
+# multcomp's cld() of emmeans 1.8.4 of lmer(yield ~ Variety * nitro + (1 | Block/Variety), Oats)
+OATS_LOW = {
+    "tukey": [55.32458874, 74.82458874, 90.15792207, 99.32458874],
+    "bonferroni": [55.22224119, 74.72224119, 90.05557452, 99.22224119],
+    None: [62.31733698, 81.81733698, 97.15067031, 106.31733698],
+}
+
+
+@pytest.mark.parametrize("adjust", OATS_LOW)
+def test_an_adjustment_that_is_asked_for_is_of_the_limits_beside_letters_too(adjust):
+    res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    found = lmm.emmeans(res, "Nf").cld(adjust=adjust)
+    assert_close(found["conf_low"], OATS_LOW[adjust], 1e-5)  # lme4's optimum is looser
+    assert any("Limits of level 0.95" in note for note in found.notes)
+    assert any("Limits" in note and "adjusted" in note for note in found.notes) == bool(adjust)
+
+
 # the example of emmeans' help page of eff_size, Oats without the interaction: its printed output
 OATS_SIGMA = 22.06183
 OATS_SIZES = {

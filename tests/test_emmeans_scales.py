@@ -1,5 +1,7 @@
 """Marginal means of covariates, with offsets, and on transformed scales."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,6 +32,23 @@ def test_an_offset_is_that_of_the_grid():
     result = lmm.fit("y ~ A + x + offset(2 * t) + (1 | g)", data)
     ours, other = (lmm.emmeans(r, "A").to_frame() for r in (result, plain))
     assert_close(ours["estimate"], other["estimate"] + 2 * data["t"].mean(), 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("at", "offset"), [({}, "mean"), ({"x": 0.0}, "mean"), ({"u": 2.0}, np.log(2.0))]
+)
+def test_an_offset_counts_with_its_mean_until_its_variable_is_moved(at, offset):
+    """emmeans 1.8.4: the mean of the logarithms, not the logarithm of the mean."""
+    data = logs()
+    data["u"] = np.exp(data["t"])
+    plain = lmm.fit("y ~ A + x + (1 | g)", data.assign(y=data["y"] - data["t"]))
+    res = lmm.fit("y ~ A + x + offset(log(u)) + (1 | g)", data)
+    other = lmm.emmeans(plain, "A", at={n: v for n, v in at.items() if n != "u"}).to_frame()
+    shift = data["t"].mean() if offset == "mean" else offset
+    for fit in (res, pickle.loads(pickle.dumps(res))):
+        means = lmm.emmeans(fit, "A", at=at)
+        assert_close(means.to_frame()["estimate"], other["estimate"] + shift, 1e-7)
+        assert ("u = " in str(means)) == ("u" in at)
 
 
 def test_geometric_means_and_ratios():

@@ -107,6 +107,8 @@ FORMULAS: list[Row] = [
     ("unknown in re_formula", lambda: fit("y ~ x", groups="g", re_formula="~ zz"), FormulaError, "did you mean `z`"),
     ("unknown in vc_formula", lambda: fit("y ~ x", groups="g", vc_formula={"a": "0 + ff"}), FormulaError, "did you mean `f`"),
     ("unknown function", lambda: fit("y ~ foo(x) + (1 | g)"), FormulaError, "no function `foo`"),
+    ("arguments in the text", lambda: fit("y ~ x + (1 | g), REML=FALSE"), FormulaError, "ends before the comma: reml=False"),
+    ("an argument after no bar", lambda: fit("y ~ x, data=d", groups="g"), FormulaError, "ends before the comma"),
     ("an operator as a name", lambda: fit("y ~ I(x not z) + (1 | g)", DATA), FormulaError, "cannot be read"),
     ("no columns", lambda: fit(data=pd.DataFrame(index=range(5))), FormulaError, "no column `y`"),
 ]
@@ -530,6 +532,10 @@ def _dependent():
         (lambda: lmm.hypotheses(_slope(), "Days = 0", adjust="LSD"), "did you mean 'none'"),
         (lambda: lmm.anova([_slope(), _slope()]), r"lmm.anova\(a, b\)"),
         (lambda: _dependent().t_test("I(2 * Days) = 0"), "was left out, since it depends"),
+        (
+            lambda: pickle.loads(pickle.dumps(_dependent())).t_test("I(2 * Days) = 0"),
+            "was left out, since it depends",
+        ),
         (
             lambda: lmm.design("Reaction ~ Days + (1 | Subject) + varConstPower()", _sleep()),
             "not here: `power",

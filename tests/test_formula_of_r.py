@@ -206,6 +206,10 @@ INSTEAD = [
     ("poly(x, 3)[, 1:2]", "columns are counted from 1, one at a time"),
     ("factor(h, labels=c(None, 'b'))", "labels holds None: each of them needs a name"),
     ("factor(h, labels=c('a', NA))", "labels holds nan: each of them needs a name"),
+    ("C(f, c(-1, 0, 1))", r"levels have a name.*contrasts are written row by row"),
+    ("I(x - ave(x, f, FUN=mean))", r"no function `ave`; write `x.groupby\(g\).transform"),
+    ("findInterval(x, c(1, 2))", r"write `cut\(x, c\(1, 2\)\)`"),
+    ("rowMeans(cbind(x, z))", r"write it out, `\(x \+ z\) / 2`"),
 ]  # fmt: skip
 
 

@@ -69,6 +69,7 @@ class Reference(NamedTuple):
     variables: Variables
     aliases: np.ndarray  # (p, d)  dropped columns of X as combinations of those that were kept
     offset: float = 0.0  # mean over the rows of an offset that was given as an array
+    offsets: tuple[float, ...] = ()  # the same of those in the formula; none in old files
 
 
 def reference_of(design: Design) -> Reference | None:
@@ -85,11 +86,11 @@ def reference_of(design: Design) -> Reference | None:
         full = mat.replay(source.spec, source.rows, context=source.context)
         dropped = [j for j in range(full.shape[1]) if j not in set(source.kept)]
         aliases = np.linalg.lstsq(design.exog, full[:, dropped], rcond=None)[0]
-    offset = 0.0
+    own, offset = source.offset_parts(source.rows), 0.0
     if source.offset_array and design.offset is not None:
-        own = source.offset_parts(source.rows)
         offset = float((design.offset - np.sum(own, axis=0)).mean())
-    return Reference(variables_of(source, source.rows), aliases, offset)
+    means = tuple(float(np.mean(part)) for part in own)
+    return Reference(variables_of(source, source.rows), aliases, offset, means)
 
 
 def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:

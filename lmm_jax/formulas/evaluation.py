@@ -106,6 +106,9 @@ def resolve(
             _check_contrasts(call, expression, context, text)
     values = list(dict.fromkeys(values))
     functions = list(dict.fromkeys(f for e in found if e is not None for f in e.functions))
+    for name in functions:
+        if spelled(name, context) not in context and name not in LIBRARY:
+            raise _unknown("function", name, sorted(LIBRARY.keys() - NAMESPACES), text)
     for name in values:
         constant = name in CONSTANTS and (name, False) not in codes
         found_elsewhere = spelled(name, context) in context or constant
@@ -115,9 +118,6 @@ def resolve(
                     f"`{name}` names the index, and is no column: data.reset_index()", text, None
                 )
             raise _unknown("column", name, [str(column) for column in data.columns], text)
-    for name in functions:
-        if spelled(name, context) not in context and name not in LIBRARY:
-            raise _unknown("function", name, sorted(LIBRARY.keys() - NAMESPACES), text)
     columns = [name for name in values if name in data.columns]
     for name in columns:
         if list(data.columns).count(name) > 1:

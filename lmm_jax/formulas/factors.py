@@ -239,7 +239,10 @@ def _read(contrasts: Any, ordered: bool) -> Any:
     if nested and any(isinstance(row, list | tuple) for row in contrasts):
         contrasts = numbers(contrasts, "contrasts")  # a matrix, a row a level
     if isinstance(contrasts, list | tuple):
-        raise DataError("levels have a name: `factor(f, levels=c('b', 'a'))`")
+        raise DataError(
+            "levels have a name, `factor(f, levels=c('b', 'a'))`, and contrasts are written row by "
+            "row, `C(f, [[-1, 0], [0, 1], [1, -1]])`"
+        )
     if contrasts is None and ordered:
         return TRANSFORMS["Poly"]()
     found = contrasts() if isinstance(contrasts, type | types.FunctionType) else contrasts

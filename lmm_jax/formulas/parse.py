@@ -119,6 +119,7 @@ def parse(formula: str) -> ParsedFormula:
     left, right = _sides(formula)
     response = to_python(left)
     check_source(response)
+    _check_end(right, formula)
     parts = _Parts()
     _collect(right, formula, parts)
     fixed = (parts.fixed or "1") + decided(parts.numbers)
@@ -240,6 +241,16 @@ def other_names(text: str) -> tuple[tuple[str, str, int], ...]:
     return tuple(found)
 
 
+def _check_end(items: Sequence[Item], text: str) -> None:
+    """Refuse what follows a formula in a call or a line."""
+    for item, depth in depths(items):
+        if depth == 0 and item.text == ",":
+            message = "the formula ends before the comma: reml=False and the like stand beside it"
+            raise FormulaError(f"{message}, lmm.fit(formula, data, reml=False)", text, item.start)
+        if depth == 0 and item.text == ";":
+            raise FormulaError("the formula ends before `;`: delete it", text, item.start)
+
+
 def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
     """Sort the terms of a sum into the parts of the formula."""
     for sign, term in split(items, "+-", text):
@@ -257,8 +268,6 @@ def _collect(items: Sequence[Item], text: str, parts: _Parts) -> None:
             message = "a random-effects term can only be added: put `+` on both sides of it"
             if sign == "-":
                 message = "a random-effects term cannot be taken away: leave it out of the formula"
-            elif term[-1].text == ";":
-                message, opener = "the formula ends before `;`: delete it", term[-1].start
             raise FormulaError(message, text, opener)
         if len(bars) > 1 and min(depth for _, depth in bars) == 1:
             raise FormulaError(

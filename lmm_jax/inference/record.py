@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -75,6 +75,11 @@ class FitRecord(ResidualFigures):
         if kind == "held effects" and self.free is not None and not self.free[:p].all():
             return True
         return self.design is not None and self.design._is_kind(kind)
+
+    @property
+    def _what_is_known(self) -> Any:
+        """The design or what is left of it, with the terms and what was dropped; or None."""
+        return self.design
 
     # ---- estimates
 

@@ -50,9 +50,14 @@ class DesignedModel(FittedModel):
     def _known(self, what: str) -> Design | Kept:
         """The design or what is left of it, if the member ``what`` can do with that."""
         require(self, what)
-        found = self.kept if self.design is None else self.design
+        found = self._what_is_known
         assert found is not None  # a result without both is refused
         return found
+
+    @property
+    def _what_is_known(self) -> Design | Kept | None:
+        """See :meth:`FitRecord._what_is_known`: what a pickle keeps counts as well."""
+        return self.kept if self.design is None else self.design
 
     @property
     def layout_info(self) -> LayoutInfo:

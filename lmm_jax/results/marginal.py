@@ -266,7 +266,8 @@ class MarginalMeans(EstimateTable):
         ----------
         alpha : float
         adjust : str, optional
-            Of the pairwise differences; Tukey's by default.
+            Of the pairwise differences, and of the limits if it is given; by default Tukey's, and
+            none of the limits.
         type : {"link", "response"}
             Scale of the estimates and limits, as in :meth:`to_frame`; means are compared on that
             of the fit.
@@ -282,7 +283,7 @@ class MarginalMeans(EstimateTable):
         >>> lmm.emmeans(res, "Nf").cld()["group"].tolist()
         ['a', 'b', 'c', 'c']
         """
-        level, table = probability(alpha, "alpha"), self._estimates(type=type)
+        level, table = probability(alpha, "alpha"), self._estimates(adjust, type=type)
         letters = np.empty(len(table), dtype=object)
         differences = self.pairs(adjust=adjust)
         p = differences.to_frame(output="pandas")["p_value"].to_numpy()
@@ -297,7 +298,7 @@ class MarginalMeans(EstimateTable):
         adjusted = f", adjusted by {', '.join(how)} within each family" if how else ""
         notes = (
             f"Two of one family that share a letter do not differ at the level {level:g}{adjusted}",
-            *table_notes(self, limits=True, type=type),
+            *table_notes(self, limits=True, type=type, adjust=adjust),
         )
         shown = table.columns[len(self.labels.columns) :]
         columns = {name: table[name].to_numpy() for name in shown}

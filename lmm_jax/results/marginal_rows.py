@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ..designs.variables import Reference, Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
+from ..formulas.right_side import variables
 from ..formulas.times import TYPES
 from ..inference.contrasts.linear_functions import is_estimable, linear_functions
 from ..inference.df.methods import DfMethod
@@ -111,7 +112,7 @@ def marginal_means(
     check_no_mediator((*asked.specs, *asked.by), mediators)
     values = read_values(known, at, reduced, fit.rows)
     values |= {one.covariate: [known.covariates[one.covariate].mean] for one in mediators}
-    asked = with_parents(asked, values, known)
+    asked = with_parents(asked, values, known)._replace(at=tuple(at or ()))
     if slope is not None and slope.degrees > 1:
         asked, values = _of_degrees(slope, asked, values)
     grid = _grid(known, values, asked)
@@ -187,13 +188,13 @@ def means_on(
     else:
         how = weights_of(weights, grid, [*asked.specs, *asked.by], frozenset(known.covariates))
     averaged = average(grid, [*asked.specs, *asked.by], how)
-    L, gap, offset = _rows(fit, known, grid, slope)
+    L, gap, offset = _rows(fit, asked, grid, slope)
     L, gap, shift = map(averaged.of, (L, gap, offset))
     open_rows = averaged.partial | (averaged.of(unpredictable(grid)) != 0)
     gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
-    notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope)
+    notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope, asked.at)
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -234,21 +235,26 @@ def _averaged(grid: Grid, labels: Any, fit: Basis, weights: Any) -> tuple[str, .
     return notes
 
 
-def _held(grid: Grid, labels: Any, fit: Basis, slope: _Slope | None) -> tuple[str, ...]:
+def _held(
+    grid: Grid, labels: Any, fit: Basis, slope: _Slope | None, at: Sequence[str]
+) -> tuple[str, ...]:
     """Where covariates are that the means are not of: at one value."""
     known, moved = fit.reference.variables, set(labels)
     if slope and slope.code is None and _is_linear(fit.source, slope.covariate):
         moved.add(slope.covariate)  # its slope is one everywhere
     moved |= grid.predicted.keys()
+    if fit.reference.offsets:  # a covariate of the offset alone, which counts with its mean
+        own = set[str]().union(*map(used_by, fit.source.spec.formula), map(unquoted, at))
+        moved |= known.covariates.keys() - own
     held = {n: v[0] for n, v in grid.values.items() if n in known.covariates and n not in moved}
     held = {n: v for n, v in held.items() if len(grid.values[n]) == 1}
     if not held:
         return ()
-    at = [f"{name} = {plain_number(float(value))}" for name, value in held.items()]
+    where = [f"{name} = {plain_number(float(value))}" for name, value in held.items()]
     mixed = _interacting(fit.source, set(labels), set(held))
     what = f"interaction{'s' * (len(mixed) > 1)} {', '.join(mixed)}"
     told = (f"With the {what} differences depend on where that is",) if mixed else ()
-    return (f"Covariates held at {', '.join(at)}", *told)
+    return (f"Covariates held at {', '.join(where)}", *told)
 
 
 def _is_linear(source: FixedSource, covariate: str) -> bool:
@@ -271,11 +277,13 @@ def used_by(term: Any) -> set[str]:
 
 
 def _rows(
-    fit: Basis, known: Variables, grid: Grid, slope: _Slope | None
+    fit: Basis, asked: Asked, grid: Grid, slope: _Slope | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns of X at the grid, what estimable functions miss, and the offset."""
+    known = fit.reference.variables
     if slope is None:
-        matrix, offset = _replayed(fit, grid_frame(known, grid))
+        moved = {*asked.specs, *asked.by, *map(unquoted, asked.at), *grid.predicted}
+        matrix, offset = _replayed(fit, grid_frame(known, grid), moved)
     else:
         matrix, offset = _trends(fit, known, grid, slope)
     return *_parted(matrix, fit), offset
@@ -335,7 +343,10 @@ def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
     return L, matrix[:, dropped] - L @ fit.reference.aliases
 
 
-def _replayed(fit: Basis, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _replayed(
+    fit: Basis, frame: pd.DataFrame, moved: Set[str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """X and the offset of a frame, of which some variables are others than those of the rows."""
     source = fit.source
     size = len(frame) * len(source.spec.column_names)
     if size > _MOST:
@@ -344,5 +355,18 @@ def _replayed(fit: Basis, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
             f"numbers: {_MOST:,} are the most; choose fewer values by at="
         )
     matrix = mat.replay(source.spec, frame, context=source.context)
-    parts = source.offset_parts(frame)
-    return matrix, fit.reference.offset + np.sum(parts, axis=0) + np.zeros(len(frame))
+    return matrix, _offset(fit, frame, moved) + np.zeros(len(frame))
+
+
+def _offset(fit: Basis, frame: pd.DataFrame, moved: Set[str] | None) -> Any:
+    """The offset of a frame; what none of the moved variables is in counts with its mean.
+
+    The mean of `log(time)` over the rows is not its value at the mean time.
+    """
+    source, means = fit.source, fit.reference.offsets
+    parts: list[Any] = list(source.offset_parts(frame))
+    if moved is not None and means:
+        own = [moved.isdisjoint(variables(text)) for text in source.offsets]
+        parts = [mean if at_mean else part
+                 for part, mean, at_mean in zip(parts, means, own, strict=True)]  # fmt: skip
+    return sum(parts, fit.reference.offset)

@@ -26,6 +26,7 @@ class Asked(NamedTuple):
     specs: tuple[str, ...]
     by: tuple[str, ...]
     method: str | None
+    at: tuple[str, ...] = ()  # variables whose values were given
 
 
 def names_of(given: Any, what: str) -> tuple[str, ...]:

@@ -58,9 +58,11 @@ def _look(means: Any, labels: Sequence[str], df: Any, type: str) -> dict[str, An
     return {"headings": headings, "kinds": kinds}
 
 
-def table_notes(means: Any, *, limits: bool = False, type: str = "link") -> tuple[str, ...]:
+def table_notes(
+    means: Any, *, limits: bool = False, type: str = "link", adjust: str | None = None
+) -> tuple[str, ...]:
     """The small print of means as they are, adjustments of tests left out."""
-    how: dict[str, Any] = {"adjust": None, "level": None, "side": "two-sided"}
+    how: dict[str, Any] = {"adjust": adjust, "level": None, "side": "two-sided"}
     return _notes(means, limits=limits, tests=False, type=type, **how)
 
 

@@ -148,9 +148,7 @@ def explained(fit: DesignedModel, level: float) -> R2Results:
 
 def _varying_terms(fit: DesignedModel, root: np.ndarray | None) -> dict[str, list[int]]:
     """Columns of the fixed terms without the intercept."""
-    design = fit.kept if fit.design is None else fit.design
-    assert design is not None  # require has looked
-    columns = term_columns(design)
+    columns = term_columns(fit._what_is_known)  # require has looked that there is something
     if root is None:  # of rows in batches, which have a formula
         return {name: at for name, at in columns.items() if name != "Intercept"}
     return {name: at for name, at in columns.items() if np.any(root[:, at])}

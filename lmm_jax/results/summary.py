@@ -117,7 +117,7 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     yield "Observations", str(results.nobs)
     if results.n_missing:
         yield "Left out", left_out(results)
-    known: Any = results.design or getattr(results, "kept", None)
+    known = results._what_is_known
     if known is not None and (known.dropped or known.absorbed):
         columns = [f"{', '.join(known.dropped)}: linearly dependent columns"] * bool(known.dropped)
         terms = [f"{', '.join(known.absorbed)}: not identified beside the fixed effects"]

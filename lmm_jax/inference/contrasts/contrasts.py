@@ -297,11 +297,12 @@ def _check_clusters(results: FitRecord, at: Restriction, V: np.ndarray) -> None:
 def _read(results: FitRecord, hypothesis: Any, use_t: bool | None) -> tuple[Restriction, bool]:
     """The restriction, and whether it concerns fixed effects only."""
     p, names = len(results.fixed_names), results.fixed_names
-    terms = term_coefficients(results.design or getattr(results, "kept", None), names)
+    terms = term_coefficients(results._what_is_known, names)
     try:
         at = read_restriction(hypothesis, names, tuple(results.params.index[p:]), terms=terms)
     except DataError as error:
-        dropped = () if results.design is None else results.design.dropped
+        known = results._what_is_known
+        dropped = () if known is None else known.dropped
         text = hypothesis if isinstance(hypothesis, str) else ""
         gone = [n for n in dropped if re.search(rf"(?<![\w.]){re.escape(n)}(?![\w.])", text)]
         if not gone:
