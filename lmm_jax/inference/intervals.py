@@ -21,7 +21,7 @@ from ..inputs.arguments import choice
 from .parameters import SCALES, Parameter, chosen, parameter_values, parameters_of
 from .record import FitRecord
 from .tails.student import two_sided_quantile
-from .variance import sdcor_jacobian, touches_zero
+from .variance import covariance_slices, sdcor_jacobian, touches_zero
 
 
 def wald_intervals(fit: FitRecord, level: float, scale: str | None, parm: Any) -> pd.DataFrame:
@@ -85,11 +85,9 @@ def relative_errors(fit: FitRecord, *, roots: bool) -> np.ndarray:
     of covariances as they are. NaN on the boundary, zero for what is held fixed.
     """
     e = fit.estimates
-    variance, start, out = np.sqrt(np.diagonal(e.cov_variance)) * e.variance_unit, 0, []
+    variance, out = np.sqrt(np.diagonal(e.cov_variance)) * e.variance_unit, []
     half = 0.5 if roots else 1.0
-    for S in e.covariances:
-        size = len(S) * (len(S) + 1) // 2
-        at = slice(start, start + size)
+    for S, at in zip(e.covariances, covariance_slices(e.covariances), strict=True):
         rows, columns = np.tril_indices(len(S))
         with np.errstate(invalid="ignore", divide="ignore"):
             errors = np.where(rows == columns, half * variance[at] / S[rows, columns], variance[at])
@@ -100,7 +98,6 @@ def relative_errors(fit: FitRecord, *, roots: bool) -> np.ndarray:
                 r = S[rows, columns] / (sd[rows] * sd[columns])
                 errors = np.where(rows == columns, errors, cor / ((1.0 - r) * (1.0 + r)))
         out.append(np.where(touches_zero(S), np.nan, errors))
-        start += size
     errors = np.concatenate([np.zeros(0), *out])
     if fit.free is not None:
         errors = np.where(fit.free[e.beta.size :], errors, 0.0)

@@ -13,6 +13,7 @@ taken in their own coordinates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ from ..numerics.namespace import namespace
 FLAT_TOL = 1e-10
 # Distance of a correlation from one that is rounding.
 _ONE = 64 * float(np.finfo(float).eps)
+
+
+def covariance_slices(covariances: Sequence[Any]) -> list[slice]:
+    """Places of the lower triangle of every term among the covariance parameters."""
+    sizes = [len(S) * (len(S) + 1) // 2 for S in covariances]
+    return [slice(stop - size, stop) for size, stop in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def inverse_curvature(hessian: Any) -> Any:

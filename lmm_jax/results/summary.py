@@ -13,6 +13,7 @@ from ..inference.intervals import fixed_limits
 from ..inference.monte_carlo import Approximation
 from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
+from ..inference.variance import covariance_slices
 from ..inputs.arguments import instance
 from ..inputs.arguments import names as read_names
 from ..tables.cells import Kind
@@ -208,12 +209,10 @@ def _residual(results: FitRecord) -> list[Sheet]:
 def _variance_errors(results: FitRecord) -> list[float]:
     """Standard errors of the variances, the residual one last; covariances left out."""
     out: list[float] = []
-    start, errors = 0, results._bse_re
-    for S in results.estimates.covariances:
+    errors, covariances = results._bse_re, results.estimates.covariances
+    for S, at in zip(covariances, covariance_slices(covariances), strict=True):
         rows, columns = np.tril_indices(len(S))
-        part = errors[start : start + rows.size]
-        out += part[rows == columns].tolist()
-        start += rows.size
+        out += errors[at][rows == columns].tolist()
     return [*out, residual_variance_error(results.estimates)]
 
 

@@ -19,7 +19,7 @@ from ..inference.estimates import residual_variance_error
 from ..inference.intervals import wald_intervals
 from ..inference.record import FitRecord
 from ..inference.residual_reference import residual_reference
-from ..inference.variance import sdcor_jacobian
+from ..inference.variance import covariance_slices, sdcor_jacobian
 from ..inputs.arguments import choice, items
 from ..tables.cells import Kind
 from ..tables.page import table
@@ -129,11 +129,10 @@ def _sdcor_rows(results: FitRecord, t: int) -> list[tuple[str, str, float, float
     """Standard deviations and correlations of one term with their standard errors."""
     e, label = results.estimates, results.term_labels[t]
     S = e.covariances[t]
-    start = sum(len(T) * (len(T) + 1) // 2 for T in e.covariances[:t])
-    stop = start + len(S) * (len(S) + 1) // 2
+    own = covariance_slices(e.covariances)[t]
     with np.errstate(invalid="ignore"):
-        J = sdcor_jacobian(S) * e.variance_unit[start:stop]
-        cov = J @ e.cov_variance[start:stop, start:stop] @ J.T
+        J = sdcor_jacobian(S) * e.variance_unit[own]
+        cov = J @ e.cov_variance[own, own] @ J.T
         se = np.sqrt(np.diagonal(cov))
         sd, between = np.sqrt(np.diagonal(S)), correlation(S)
     out = []

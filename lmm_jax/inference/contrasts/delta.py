@@ -29,7 +29,7 @@ from ...tables.page import Summary, table
 from ...tables.shown import Shown
 from ..record import FitRecord, relative_covariance
 from ..residuals.parameters import reported
-from ..variance import touches_zero
+from ..variance import covariance_slices, touches_zero
 from .contrasts import ContrastResults, t_test
 from .multiplicity import ADJUSTMENTS, ELSEWHERE
 
@@ -337,17 +337,16 @@ def _differentiated(
 def _point_and_tangents(fit: FitRecord) -> tuple[DataParams, DataParams]:
     """The parameters, and K directions of them: one each of the packed parameters is one."""
     e, p = fit.estimates, fit.estimates.beta.size
-    sizes = [len(S) * (len(S) + 1) // 2 for S in e.covariances]
+    places = covariance_slices(e.covariances)
     own = np.zeros(0) if fit.residual is None else fit.residual_params.to_numpy()
-    first = p + sum(sizes) + 1
-    K, start, blocks = first + own.size, p, []
-    for S, size in zip(e.covariances, sizes, strict=True):
+    first = p + (places[-1].stop if places else 0) + 1
+    K, blocks = first + own.size, []
+    for S, at in zip(e.covariances, places, strict=True):
         rows, columns = np.tril_indices(len(S))
-        block = np.zeros((K, *S.shape))
-        block[start + np.arange(size), rows, columns] = 1.0
-        block[start + np.arange(size), columns, rows] = 1.0
+        block, own_rows = np.zeros((K, *S.shape)), p + np.arange(at.start, at.stop)
+        block[own_rows, rows, columns] = 1.0
+        block[own_rows, columns, rows] = 1.0
         blocks.append(block)
-        start += size
     point = _params(fit, e.beta, list(e.covariances), np.asarray(e.scale), own)
     one = np.eye(K)
     return point, _params(fit, one[:, :p], blocks, one[:, first - 1], one[:, first:])
