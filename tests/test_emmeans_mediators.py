@@ -137,6 +137,20 @@ def test_dates_are_days():
     assert_close(found["estimate"], plain["estimate"], 1e-8)
 
 
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "datetime64[ns]", "timedelta64[s]"])
+def test_a_function_of_dates_gets_days(dtype):
+    """Whatever the unit of their integers is."""
+    data = logs().assign(days=lambda d: np.round(d["x"] * 40))
+    data["date"] = pd.to_timedelta(data["days"], unit="D").astype("timedelta64[s]")
+    if dtype.startswith("d"):
+        data["date"] = (pd.Timestamp(0) + data["date"]).astype(dtype)
+    found, plain = (
+        lmm.emmeans(lmm.fit(f"y ~ A + {text} + (1 | g)", data), "A", cov_reduce=np.median)
+        for text in ("as.numeric(date)", "days")
+    )
+    assert_close(found.to_frame()["estimate"], plain.to_frame()["estimate"], 1e-8)
+
+
 def test_means_of_many_responses():
     data = logs()
     Y = np.column_stack([data["y"], data["y"] ** 2])

@@ -49,6 +49,9 @@ def test_an_offset_counts_with_its_mean_until_its_variable_is_moved(at, offset):
         means = lmm.emmeans(fit, "A", at=at)
         assert_close(means.to_frame()["estimate"], other["estimate"] + shift, 1e-7)
         assert ("u = " in str(means)) == ("u" in at)
+        assert (f"The offset counts with its mean, {shift:.5g}"[:-1] in str(means)) == (
+            "u" not in at
+        )
 
 
 def test_geometric_means_and_ratios():
@@ -278,8 +281,9 @@ def test_an_offset_as_an_array_counts_with_its_mean():
     data = logs()
     named = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset="t"), "A").to_frame()
     for offset in (data["t"], data["t"].to_numpy()):
-        given = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset=offset), "A").to_frame()
-        assert_close(given["estimate"], named["estimate"], 1e-10)
+        given = lmm.emmeans(lmm.fit("y ~ A + x + (1 | g)", data, offset=offset), "A")
+        assert_close(given.to_frame()["estimate"], named["estimate"], 1e-10)
+        assert "The offset counts with its mean" in str(given)
 
 
 def test_a_constant_inside_the_transformation_is_taken_out():

@@ -109,9 +109,9 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
         column = rows[name]
         numeric = is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
         if name not in declared and (numeric or column.dtype.kind in "mM"):
-            days = None if numeric else column.dtype
-            values = column.to_numpy(np.float64) if numeric else days_of(column)
-            covariates[name], own = _covariate(values, days)
+            covariates[name], own = _covariate(
+                as_numbers(column), None if numeric else column.dtype
+            )
         else:
             own, factors[name] = _levels(column)
         if own is not None:
@@ -128,6 +128,11 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
         dtypes={name: rows[name].dtype for name in factors},
         terms=_marginal_terms(source),
     )
+
+
+def as_numbers(column: pd.Series[Any]) -> np.ndarray:
+    """Values of a covariate, (n,): days of dates and spans, whatever the unit of their integers."""
+    return days_of(column) if column.dtype.kind in "mM" else column.to_numpy(np.float64)
 
 
 def _marginal_terms(source: FixedSource) -> tuple[dict[str, bool], ...]:

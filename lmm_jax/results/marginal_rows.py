@@ -195,6 +195,8 @@ def means_on(
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
     notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope, asked.at)
+    if slope is None:
+        notes += _of_offset(fit, _moved(asked, grid))
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -257,6 +259,14 @@ def _held(
     return (f"Covariates held at {', '.join(where)}", *told)
 
 
+def _of_offset(fit: Basis, moved: Set[str]) -> tuple[str, ...]:
+    """What counts as the offset, where the rows have one."""
+    source, known = fit.source, len(fit.reference.offsets) == len(fit.source.offsets)
+    if not known or not (source.offset_array or any(_at_mean(fit, moved))):
+        return ()
+    return (f"The offset counts with its mean, {plain_number(_mean_offset(fit, moved))}",)
+
+
 def _is_linear(source: FixedSource, covariate: str) -> bool:
     """Whether a covariate is in the model as it is, and in no function of it."""
     terms = source.spec.formula if source.spec is not None else ()
@@ -282,8 +292,7 @@ def _rows(
     """Columns of X at the grid, what estimable functions miss, and the offset."""
     known = fit.reference.variables
     if slope is None:
-        moved = {*asked.specs, *asked.by, *map(unquoted, asked.at), *grid.predicted}
-        matrix, offset = _replayed(fit, grid_frame(known, grid), moved)
+        matrix, offset = _replayed(fit, grid_frame(known, grid), _moved(asked, grid))
     else:
         matrix, offset = _trends(fit, known, grid, slope)
     return *_parted(matrix, fit), offset
@@ -363,10 +372,24 @@ def _offset(fit: Basis, frame: pd.DataFrame, moved: Set[str] | None) -> Any:
 
     The mean of `log(time)` over the rows is not its value at the mean time.
     """
-    source, means = fit.source, fit.reference.offsets
-    parts: list[Any] = list(source.offset_parts(frame))
-    if moved is not None and means:
-        own = [moved.isdisjoint(variables(text)) for text in source.offsets]
-        parts = [mean if at_mean else part
-                 for part, mean, at_mean in zip(parts, means, own, strict=True)]  # fmt: skip
-    return sum(parts, fit.reference.offset)
+    parts = fit.source.offset_parts(frame)
+    if moved is None or not fit.reference.offsets:
+        return sum(parts, fit.reference.offset)
+    own = zip(parts, _at_mean(fit, moved), strict=True)
+    return sum((part for part, at_mean in own if not at_mean), _mean_offset(fit, moved))
+
+
+def _at_mean(fit: Basis, moved: Set[str]) -> list[bool]:
+    """Which of the formula's offsets count with their mean."""
+    return [moved.isdisjoint(variables(text)) for text in fit.source.offsets]
+
+
+def _mean_offset(fit: Basis, moved: Set[str]) -> float:
+    """The sum of the offsets that count with their mean."""
+    means = zip(fit.reference.offsets, _at_mean(fit, moved), strict=True)
+    return sum((mean for mean, at_mean in means if at_mean), fit.reference.offset)
+
+
+def _moved(asked: Asked, grid: Grid) -> set[str]:
+    """Variables whose values are not those of the rows."""
+    return {*asked.specs, *asked.by, *map(unquoted, asked.at), *grid.predicted}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ...designs.variables import Variables
+from ...designs.variables import Variables, as_numbers
 from ...errors import DataError
 from ...inputs.arguments import shown
 from ...inputs.matching import find, first_shown
@@ -112,7 +112,7 @@ def _reduced(name: str, reduce: Any, rows: pd.DataFrame | None) -> list[float]:
     if rows is None:
         raise DataError("cov_reduce is a function of the rows, which this result has not kept")
     try:
-        found = np.atleast_1d(np.asarray(reduce(rows[name].to_numpy(np.float64)), dtype=float))
+        found = np.atleast_1d(np.asarray(reduce(as_numbers(rows[name])), dtype=float))
     except Exception as error:  # whatever the caller's function may raise
         raise DataError(
             f"cov_reduce fails for {name!r}: {type(error).__name__}: {error}"
