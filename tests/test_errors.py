@@ -124,6 +124,9 @@ NUMBERS: list[Row] = [
           ("weights", spoiled(DATA["w"], value), "weights"), ("offset", spoiled(DATA["o"], value), "offset"))),
     ("log of a negative", lambda: fit("log(y) ~ x + (1 | g)"), DataError, "`log.y.` is NaN or infinite in"),
     ("log of zero", lambda: fit("y ~ log(x) + (1 | g)", having(x=1.0 * np.arange(N))), DataError, "NaN or infinite in 1 of 60"),
+    ("ids beside a gap", lambda: fit("y ~ x + (1 | id)", having(id=2.0**53 + np.arange(N) // 6)), DataError, "'id' has labels above 2.53 as floats"),
+    *((f"an expression as {role}", lambda r=role: fit("y ~ x" + " + (1 | g)" * (r != "groups"), samples.to_polars(DATA), **{r: pl.col("x") > 0}), DataError, f"{role} is an expression of polars")
+      for role in ("subset", "weights", "offset", "groups")),
     ("log of zero in sums", lambda: lmm.summarize("y ~ log(x) + (1 | g)", having(x=1.0 * np.arange(N))), DataError, "NaN or infinite in 1 of 60"),
     ("weight zero", lambda: fit(data=at("w", 0), weights="w"), DataError, "must be positive; row 5"),
     ("weight negative", lambda: fit(weights=-DATA["w"]), DataError, "must be positive; row 0"),

@@ -621,6 +621,13 @@ def test_terms():
     assert np.isinf(sample_fit("normal").wald_test_terms()["df_denom"]).all()
 
 
+def test_a_test_shows_all_of_itself():
+    res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
+    shown = repr(res.t_test("Intercept = 250, Days = 10, Intercept + Days = 260"))
+    assert shown.splitlines()[-1] == "Limits of level 0.95"
+    assert shown.count("Intercept + Days = 260") == 2  # the limits are below the tests
+
+
 def test_terms_with_dropped_columns():
     data = samples.frame().assign(x_again=lambda d: 2 * d["x"])
     with pytest.warns(lmm.RankWarning):

@@ -13,13 +13,16 @@ import scipy.sparse
 from ..errors import DataError
 from .digits import check_digits
 from .frames import read_frame
-from .series import foreign_column, settled, whole_numbers
+from .series import foreign_column, package, settled, whole_numbers
 
 # What pandas calls objects that are real numbers.
 _REAL = {"floating", "integer", "mixed-integer-float", "decimal", "boolean", "empty"}
 
 # What JAX raises where the values of an array are asked for while a program is traced.
 _TRACED = "TracerArrayConversionError"
+# What packages call a computation of columns that has not been made, and these packages.
+_EXPRESSIONS = ("Expr", "Expression", "Column")
+_LAZY = ("polars", "narwhals", "pyarrow", "duckdb", "_duckdb", "pyspark", "ibis")
 
 
 def vector(
@@ -144,6 +147,11 @@ def missing(values: Any, what: str) -> np.ndarray:
 
 def plain(values: Any, what: str) -> Any:
     """What was passed as a NumPy or extension array of any shape; masked entries are missing."""
+    if type(values).__name__ in _EXPRESSIONS and package(values) in _LAZY:
+        raise DataError(
+            f"{what} is an expression of {package(values)}, which frames know: make a column of it "
+            "there, or filter the frame"
+        )
     if isinstance(values, pd.Series | pd.Index):
         values = values.array
     elif not isinstance(values, np.ndarray | list | tuple):

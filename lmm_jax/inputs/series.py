@@ -222,12 +222,20 @@ def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.Da
 
 
 def check_told_apart(labels: Any, what: str) -> None:
-    """Refuse labels that are numbers of more than 64 bits, which float64 would make equal."""
+    """Refuse labels that are numbers which float64 makes, or may have made, equal."""
     dtype = getattr(labels, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize > 8:
+    if not isinstance(dtype, np.dtype) or dtype.kind != "f":
+        return
+    if dtype.itemsize > 8:
         raise DataError(
             f"{what!r} has labels of the type {dtype} that float64 does not tell apart: make them "
             "text, .astype(str)"
+        )
+    values = np.abs(np.asarray(labels))
+    if (values[np.isfinite(values)] >= _EXACT).any():
+        raise DataError(
+            f"{what!r} has labels above 2^53 as floats, which integers become beside a gap and "
+            "where some of them are one number: read the column as Int64 or as text"
         )
 
 

@@ -363,7 +363,14 @@ def _replayed(
             f"the reference grid has {len(frame):,} rows, and with the columns of X {size:,} "
             f"numbers: {_MOST:,} are the most; choose fewer values by at="
         )
-    matrix = mat.replay(source.spec, frame, context=source.context)
+    try:
+        matrix = mat.replay(source.spec, frame, context=source.context)
+    except DataError as error:
+        held = fit.reference.variables.covariates
+        raise DataError(
+            f"on the grid of the means, where covariates ({', '.join(held)}) are at one value: "
+            f"{error}; at= takes others"
+        ) from error
     return matrix, _offset(fit, frame, moved) + np.zeros(len(frame))
 
 

@@ -23,9 +23,6 @@ from ..record import FitRecord, relative_covariance
 from ..tails.student import f_tail
 from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 
-# Lines of the table that a repr shows; str() shows them all.
-_LINES = 8
-
 
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -182,12 +179,6 @@ class ContrastResults(Shown):
 
     def _page(self) -> Summary:
         return self.summary()
-
-    def __repr__(self) -> str:
-        lines = str(self).splitlines()
-        if len(lines) > _LINES:
-            lines = [*lines[:_LINES], f"... {self.c_names[-1]}: {len(self.c_names)} hypotheses"]
-        return "\n".join([f"<ContrastResults ({self.distribution})>", *lines])
 
 
 def t_test(
