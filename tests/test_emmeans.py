@@ -404,7 +404,7 @@ def test_averages_of_a_large_grid_are_not_dense():
 
 
 def test_a_grid_of_too_many_numbers_is_refused(monkeypatch):
-    monkeypatch.setattr("lmm_jax.results.marginal_rows._MOST", 100)
+    monkeypatch.setattr("lmm_jax.results.marginal_basis._MOST", 100)
     with pytest.raises(DataError, match="12 rows, and with the columns of X 144 numbers: 100 are"):
         lmm.emmeans(oats(), "Nf")
 

@@ -1,6 +1,7 @@
 """The printed summary: the numbers are in it, in text, HTML and LaTeX."""
 
 import html
+import pickle
 import re
 from dataclasses import replace
 
@@ -189,3 +190,23 @@ def test_digits_of_an_estimate(value, error, text):
     table = lmm.fit("y ~ x + (1 | g)", samples.frame()).summary().tables[-1]
     table["estimate"], table["std_error"] = value, error
     assert text in str(table).split()
+
+
+def test_what_was_given_beside_the_formula_stands_in_the_head():
+    data = samples.frame()
+    by_name = lmm.fit("y ~ x + (1 | g)", data, weights="w", offset="o", subset="x > -9")
+    given = lmm.fit("y ~ x + (1 | g)", data, weights=data["w"], offset=data["o"].to_numpy())
+    X = np.column_stack([np.ones(len(data)), data["x"]])
+    arrays = lmm.fit(lmm.design_from_arrays(data["y"], X, data["g"], weights=data["w"]))
+    named = {"Weights": "w", "Offset": "o", "Subset": "x > -9"}
+    array = {"Weights": "an array", "Offset": "an array"}
+    for res, want in (
+        (by_name, named),
+        (given, array),
+        (arrays, {"Weights": "an array"}),
+        (fit(), {}),
+    ):
+        facts = res.summary().tables[0]["value"]
+        assert facts[facts.index.isin(["Weights", "Offset", "Subset"])].to_dict() == want
+    again = pickle.loads(pickle.dumps(by_name)).summary()
+    assert str(again) == str(by_name.summary())

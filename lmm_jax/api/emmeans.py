@@ -12,7 +12,8 @@ from ..errors import DataError
 from ..inputs.arguments import hinted, instance
 from ..results.joint_tests import joint_tests_of
 from ..results.lmm import LMMResults
-from ..results.marginal_rows import Basis, marginal_means
+from ..results.marginal_basis import Basis
+from ..results.marginal_rows import marginal_means
 from ..tables.page import table
 
 

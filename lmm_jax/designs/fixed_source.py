@@ -32,6 +32,8 @@ class FixedSource:
     lost: tuple[str, ...] = ()  # names of the context that a pickle could not keep
     rows: pd.DataFrame | None = None  # variables of X in the rows used; None: not kept
     offset_state: Mapping[str, Any] = field(default_factory=dict)  # remembered of the first data
+    # what was given beside the formula, ("Weights", "w"); none in old files
+    beside: tuple[tuple[str, str], ...] = ()
 
     __repr__ = brief
 
@@ -52,6 +54,12 @@ class FixedSource:
 
 def _restored_source(values: dict[str, Any]) -> FixedSource:
     return FixedSource(**unpacked_fields(values))
+
+
+def named(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Arguments as a summary names them."""
+    said = {k: v if isinstance(v, str) else "an array" for k, v in given.items() if v is not None}
+    return tuple(said.items())
 
 
 def read_expressions(source: FixedSource, terms: Sequence[RandomTerm]) -> list[str]:

@@ -23,7 +23,7 @@ from .bars import bar_terms
 from .checks import finite_vector, optional_vector, read_sigma
 from .data_frames import MISSING, as_pandas, callables, names_for
 from .design import Design, assemble
-from .fixed_source import FixedSource
+from .fixed_source import FixedSource, named
 from .relatedness import related_terms
 from .residual_columns import residual_of_rows
 from .rows import complete_rows, row_arrays, select_rows
@@ -112,16 +112,7 @@ def design(
     >>> d.exog.shape, d.n_groups
     ((180, 2), 18)
     """
-    if not isinstance(formula, str):
-        arrays = "; arrays are read by lmm.design_from_arrays(y, X, groups=g)"
-        raise FormulaError(
-            f"the formula is a {type(formula).__name__}: pass a string or a Design"
-            f"{arrays * hasattr(formula, '__array__')}"
-        )
-    if vc_formula is not None and not isinstance(vc_formula, Mapping):
-        raise FormulaError("vc_formula maps names to formulas: pass a dictionary", formula)
-    if context is not None:
-        mapping(context, "context")
+    _check_kinds(formula, vc_formula, context)
     choice(missing, "missing", MISSING)
     sigma = read_sigma(sigma)
     groups = _column_of(groups, data)
@@ -147,6 +138,8 @@ def design(
         found, group, n_groups = _group_terms(frame, labels, re_formula, vc_formula, known)
         terms = related_terms(found, relatedness)
     offset_state: dict[str, Any] = {}
+    source = _fixed_source(parsed, matrix.spec, offset, weights, known, frame, offset_state)
+    beside = named({"Weights": weights, "Offset": offset, "Subset": subset})
     return assemble(
         y=y,
         X=matrix.values,
@@ -160,13 +153,27 @@ def design(
         index=frame.index,
         n_missing=int((~keep).sum()),
         gaps=gaps,
-        source=_fixed_source(parsed, matrix.spec, offset, weights, known, frame, offset_state),
+        source=replace(source, beside=beside),
         residual=None
         if parsed.residual is None
         else residual_of_rows(parsed.residual, frame, known),
         output=kind_of(data),
         sigma=sigma,
     )
+
+
+def _check_kinds(formula: Any, vc_formula: Any, context: Any) -> None:
+    """Refuse what is no formula, no mapping of formulas and no mapping of names."""
+    if not isinstance(formula, str):
+        arrays = "; arrays are read by lmm.design_from_arrays(y, X, groups=g)"
+        raise FormulaError(
+            f"the formula is a {type(formula).__name__}: pass a string or a Design"
+            f"{arrays * hasattr(formula, '__array__')}"
+        )
+    if vc_formula is not None and not isinstance(vc_formula, Mapping):
+        raise FormulaError("vc_formula maps names to formulas: pass a dictionary", formula)
+    if context is not None:
+        mapping(context, "context")
 
 
 def _with_residual(parsed: fml.ParsedFormula, residual: Any) -> fml.ParsedFormula:

@@ -25,7 +25,7 @@ from .checks import EXACT_TOL, check_identified, check_levels, check_rank, confo
 from .column_moments import ColumnMoments, of_sums
 from .compressed import Compressed, few_groups
 from .design import Design
-from .fixed_source import FixedSource
+from .fixed_source import FixedSource, named
 from .from_formula import outer_group
 from .identification import LevelProducts, Moments, summed_moments
 from .row_sums import RowSums
@@ -291,6 +291,7 @@ def _shell(sums: RowSums, terms: Sequence[RandomTerm], kept: tuple[int, ...]) ->
         context=schema.context,
         formula=schema.formula,
         weights=columns.weights,
+        beside=named({"Weights": columns.weights}),
     )
     group, n_groups = independent_groups(terms, *outer_group(terms))
     norm = float(units.y_unit) * float(np.sqrt(sums.gram[-1, -1]))

@@ -22,7 +22,7 @@ from . import tidy as tables
 from .anova import term_table
 from .fitted import FittedModel
 from .kept import Kept
-from .marginal_rows import Basis
+from .marginal_basis import Basis
 
 # Rules of other packages than lmerTest, and the type of an analysis of variance that they are of.
 _RULES = {"car": 2, "nlme": 1}

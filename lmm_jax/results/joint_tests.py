@@ -14,7 +14,8 @@ from ..inference.contrasts.linear_functions import ESTIMABLE
 from ..inference.means.grid import make_grid, nesting_of
 from ..inference.means.joint import table_of_tests
 from ..inputs.arguments import mapping
-from .marginal_rows import Basis, means_on, used_by
+from .marginal_basis import Basis
+from .marginal_rows import means_on, rows_of_grids, used_by
 from .marginal_specs import Asked, check_variables, names_of, read_values
 
 
@@ -46,16 +47,18 @@ def _tests_around(
     values = read_values(known, {**given, **around}, "mean", fit.rows)
     groups = names_of(by, "by")
     check_variables(groups, values, known)
-    parts = []
+    asked, grids = [], []
     for joined in _joined(fit, known):
         specs = tuple(name for name in values if name in joined and name not in groups)
         if specs:
-            asked = Asked(specs, groups, None)
             held = [name for name in values if name not in (*specs, *groups)]
             own = {n: v[:1] if n in held else v for n, v in values.items()}
-            grid = make_grid(own, [*specs, *groups], known, held)
-            means = means_on(fit, grid, asked, "equal", 0.95, None)
-            parts.append(means._tests_of_factors(groups))
+            grids.append(make_grid(own, [*specs, *groups], known, held))
+            asked.append(Asked(specs, groups, None))
+    parts = [
+        means_on(fit, grid, one, "equal", 0.95, None, rows)._tests_of_factors(groups)
+        for grid, one, rows in zip(grids, asked, rows_of_grids(fit, grids), strict=True)
+    ]
     return table_of_tests(parts, groups, list(values), fit.tests, fit.scale, fit.beta)
 
 

@@ -17,7 +17,8 @@ from ..tables.page import Summary
 from ..tables.shown import Shown
 from .many_tests import ManyTests, contrast_tests
 from .marginal import MarginalMeans
-from .marginal_rows import Basis, MeansAndContrasts, marginal_means
+from .marginal_basis import Basis
+from .marginal_rows import MeansAndContrasts, marginal_means
 from .simple_contrasts import SimpleContrasts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +12,12 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Reference, Variables
+from ..designs.variables import Variables
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
-from ..formulas.right_side import variables
 from ..formulas.times import TYPES
-from ..inference.contrasts.linear_functions import is_estimable, linear_functions
-from ..inference.df.methods import DfMethod
+from ..inference.contrasts.linear_functions import linear_functions
 from ..inference.means.grid import (
     Grid,
     average,
@@ -31,6 +29,7 @@ from ..inputs.arguments import choice, probability, shown, whole_number
 from ..inputs.names import unquoted
 from ..reprs import plain_number
 from .marginal import MarginalMeans
+from .marginal_basis import Basis, at_mean, mean_offset, parted, replayed
 from .marginal_covariates import (
     check_no_mediator,
     grid_frame,
@@ -49,8 +48,8 @@ from .marginal_specs import (
 )
 
 WEIGHTS = ("equal", "proportional", "outer", "cells", "flat")
-# Numbers of X at a reference grid beyond which it is refused (2 GiB).
-_MOST = 1 << 28
+# Rows of grids from which on the next ones are read apart.
+_TOGETHER = 4096
 # Step of the difference quotient of a trend, in units of the covariate's range (emmeans').
 _STEP = 1e-3
 # Rounding of an entry of X, in units of the largest of its column.
@@ -58,25 +57,6 @@ _ROUNDING = 4.0 * np.finfo(np.float64).eps
 # The variable that tells trends of several degrees, and its levels (emmeans').
 _DEGREE = "degree"
 _DEGREES = ("linear", "quadratic", "cubic", "quartic", "quintic")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Basis:
-    """What marginal means need of a fit."""
-
-    source: FixedSource
-    reference: Reference
-    rows: pd.DataFrame | None  # variables of the rows, for functions of them
-    beta: np.ndarray  # (p,)
-    tests: DfMethod
-    scale: float
-    df_method: str
-    output: str = "pandas"  # kind of frame of the data
-
-    def estimable(self, frame: pd.DataFrame) -> np.ndarray:
-        """Which rows of a frame have a mean that the data determine, (r,) of bool."""
-        matrix = mat.replay(self.source.spec, frame, context=self.source.context)
-        return is_estimable(*_parted(matrix, self))
 
 
 class MeansAndContrasts(NamedTuple):
@@ -180,16 +160,16 @@ def means_on(
     weights: Any,
     level: float,
     slope: _Slope | None,
+    rows: _Rows | None = None,
 ) -> MarginalMeans:
-    """Averages of the grid's rows, or of their difference quotients."""
+    """Averages of the grid's rows, which may be there, or of their difference quotients."""
     how, known = weights, fit.reference.variables
     if isinstance(weights, str):
         choice(weights, "weights", WEIGHTS)
     else:
         how = weights_of(weights, grid, [*asked.specs, *asked.by], frozenset(known.covariates))
     averaged = average(grid, [*asked.specs, *asked.by], how)
-    L, gap, offset = _rows(fit, asked, grid, slope)
-    L, gap, shift = map(averaged.of, (L, gap, offset))
+    L, gap, shift = map(averaged.of, rows or _rows(fit, asked, grid, slope))
     open_rows = averaged.partial | (averaged.of(unpredictable(grid)) != 0)
     gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
@@ -262,9 +242,9 @@ def _held(
 def _of_offset(fit: Basis, moved: Set[str]) -> tuple[str, ...]:
     """What counts as the offset, where the rows have one."""
     source, known = fit.source, len(fit.reference.offsets) == len(fit.source.offsets)
-    if not known or not (source.offset_array or any(_at_mean(fit, moved))):
+    if not known or not (source.offset_array or any(at_mean(fit, moved))):
         return ()
-    return (f"The offset counts with its mean, {plain_number(_mean_offset(fit, moved))}",)
+    return (f"The offset counts with its mean, {plain_number(mean_offset(fit, moved))}",)
 
 
 def _is_linear(source: FixedSource, covariate: str) -> bool:
@@ -286,16 +266,34 @@ def used_by(term: Any) -> set[str]:
     return {name for factor in term.factors for name in factor_columns(factor)}
 
 
-def _rows(
-    fit: Basis, asked: Asked, grid: Grid, slope: _Slope | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns of X at the grid, what estimable functions miss, and the offset."""
+class _Rows(NamedTuple):
+    """The rows of a grid."""
+
+    L: np.ndarray  # (N, p)
+    gap: np.ndarray  # (N, d)  what estimable functions miss
+    offset: np.ndarray  # (N,)
+
+
+def _rows(fit: Basis, asked: Asked, grid: Grid, slope: _Slope | None) -> _Rows:
     known = fit.reference.variables
     if slope is None:
-        matrix, offset = _replayed(fit, grid_frame(known, grid), _moved(asked, grid))
+        matrix, offset = replayed(fit, grid_frame(known, grid), _moved(asked, grid))
     else:
         matrix, offset = _trends(fit, known, grid, slope)
-    return *_parted(matrix, fit), offset
+    return _Rows(*parted(matrix, fit), offset)
+
+
+def rows_of_grids(fit: Basis, grids: Sequence[Grid]) -> Iterator[_Rows]:
+    """Those of several grids: all columns of X are made anew whenever rows are read."""
+    frames = [grid_frame(fit.reference.variables, grid) for grid in grids]
+    ends = np.cumsum([0, *map(len, frames)])
+    batch = ends[:-1] // _TOGETHER
+    for b in np.unique(batch):
+        own = [frame for frame, i in zip(frames, batch, strict=True) if i == b]
+        matrix, offset = replayed(fit, pd.concat(own, ignore_index=True))
+        whole = _Rows(*parted(matrix, fit), offset)
+        for stop, frame in zip(np.cumsum([len(frame) for frame in own]), own, strict=True):
+            yield _Rows(*(part[stop - len(frame) : stop] for part in whole))
 
 
 def _trends(
@@ -315,7 +313,7 @@ def _trends(
         base = rows_of(grid, degree == 1)
     shifts = slope.step * (np.arange(slope.degrees + 1.0) - slope.degrees // 2)
     frames = [grid_frame(known, base, slope.covariate, shift) for shift in shifts]
-    parts = np.array([np.column_stack(_replayed(fit, frame)) for frame in frames])
+    parts = np.array([np.column_stack(replayed(fit, frame)) for frame in frames])
     at = np.array([numbers_at(base, slope.covariate) + shift for shift in shifts])
     if slope.code is not None:
         at = np.array(list(_evaluated(fit, slope.code, tuple(frames))))
@@ -342,59 +340,6 @@ def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Itera
         yield mat.evaluate(code, frame, context=source.context, state=state)
     if any(not name.startswith(TYPES) for name in state.keys() - known):
         raise DataError(f"var={code!r} looks at all rows of the fit, which are not kept here")
-
-
-def _parted(matrix: np.ndarray, fit: Basis) -> tuple[np.ndarray, np.ndarray]:
-    """The columns that were kept, and what the others miss of estimable functions."""
-    kept = list(fit.source.kept)
-    dropped = [j for j in range(matrix.shape[1]) if j not in set(kept)]
-    L = matrix[:, kept]
-    return L, matrix[:, dropped] - L @ fit.reference.aliases
-
-
-def _replayed(
-    fit: Basis, frame: pd.DataFrame, moved: Set[str] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """X and the offset of a frame, of which some variables are others than those of the rows."""
-    source = fit.source
-    size = len(frame) * len(source.spec.column_names)
-    if size > _MOST:
-        raise DataError(
-            f"the reference grid has {len(frame):,} rows, and with the columns of X {size:,} "
-            f"numbers: {_MOST:,} are the most; choose fewer values by at="
-        )
-    try:
-        matrix = mat.replay(source.spec, frame, context=source.context)
-    except DataError as error:
-        held = fit.reference.variables.covariates
-        raise DataError(
-            f"on the grid of the means, where covariates ({', '.join(held)}) are at one value: "
-            f"{error}; at= takes others"
-        ) from error
-    return matrix, _offset(fit, frame, moved) + np.zeros(len(frame))
-
-
-def _offset(fit: Basis, frame: pd.DataFrame, moved: Set[str] | None) -> Any:
-    """The offset of a frame; what none of the moved variables is in counts with its mean.
-
-    The mean of `log(time)` over the rows is not its value at the mean time.
-    """
-    parts = fit.source.offset_parts(frame)
-    if moved is None or not fit.reference.offsets:
-        return sum(parts, fit.reference.offset)
-    own = zip(parts, _at_mean(fit, moved), strict=True)
-    return sum((part for part, at_mean in own if not at_mean), _mean_offset(fit, moved))
-
-
-def _at_mean(fit: Basis, moved: Set[str]) -> list[bool]:
-    """Which of the formula's offsets count with their mean."""
-    return [moved.isdisjoint(variables(text)) for text in fit.source.offsets]
-
-
-def _mean_offset(fit: Basis, moved: Set[str]) -> float:
-    """The sum of the offsets that count with their mean."""
-    means = zip(fit.reference.offsets, _at_mean(fit, moved), strict=True)
-    return sum((mean for mean, at_mean in means if at_mean), fit.reference.offset)
 
 
 def _moved(asked: Asked, grid: Grid) -> set[str]:

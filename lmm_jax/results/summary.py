@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..designs.fixed_source import named
 from ..inference.df.robust import robust_note
 from ..inference.estimates import residual_variance_error
 from ..inference.intervals import fixed_limits
@@ -115,10 +116,11 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
         yield "Response", yname
     if yname is None or results.formula is not None:
         yield "Formula", results.formula or f"{results.endog_name} (from arrays)"
+    known = results._what_is_known
+    yield from _beside(known)
     yield "Observations", str(results.nobs)
     if results.n_missing:
         yield "Left out", left_out(results)
-    known = results._what_is_known
     if known is not None and (known.dropped or known.absorbed):
         columns = [f"{', '.join(known.dropped)}: linearly dependent columns"] * bool(known.dropped)
         terms = [f"{', '.join(known.absorbed)}: not identified beside the fixed effects"]
@@ -134,6 +136,15 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     yield "REML log-likelihood" if results.reml else "Log-likelihood", _loglike(results)
     yield "AIC, BIC", f"{results.aic:.3f}, {results.bic:.3f}"
     yield "Converged", "yes" if results.converged else "no"
+
+
+def _beside(known: Any) -> tuple[tuple[str, str], ...]:
+    """Weights, offset and subset, as they were given beside a formula or arrays."""
+    if known is not None and known.source is not None:
+        beside: tuple[tuple[str, str], ...] = known.source.beside
+        return beside
+    given = {"Weights": getattr(known, "weights", None), "Offset": getattr(known, "offset", None)}
+    return named(given)
 
 
 def _loglike(results: FitRecord) -> str:
