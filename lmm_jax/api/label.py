@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..covariance.residuals import ResidualStructure
-from ..covariance.theta import theta_slices
 from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label, visit_counts
 from ..errors import DataError
 from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
 from ..inference.monte_carlo import approximation
+from ..inference.residuals.rows import row_thetas
 from ..inference.sought import sought_at
 from ..optimize.newton import CONVERGED, FLAT, MESSAGES
 from ..results.lmm import LMMResults
@@ -104,16 +103,14 @@ def _without_variance(at: Estimates, model: Design, share: float) -> list[str]:
     """Levels of the residual covariance in which nothing of the variance is left."""
     if model.residual is None:
         return []
-    structures = (*model.structures, *model.residual.structures)
     nothing, found = share * np.abs(model.endog).max(), []
-    for structure, place in zip(structures, theta_slices(structures), strict=True):
-        if isinstance(structure, ResidualStructure):
-            spread, phi = structure.spread, at.theta_layout[place]
-            sizes = np.sqrt(at.scale) * np.exp(phi[: spread.n_levels])
-            levels = spread.levels[spread.anchored :]
-            found += [n for n, size in zip(levels, sizes, strict=False) if size < nothing]
-            if spread.anchored and spread.levels and np.sqrt(at.scale) < nothing:
-                found.insert(0, spread.levels[0])
+    for residual, phi in zip(model.residual.structures, row_thetas(model, at), strict=True):
+        spread = residual.spread
+        sizes = np.sqrt(at.scale) * np.exp(phi[: spread.n_levels])
+        levels = spread.levels[spread.anchored :]
+        found += [n for n, size in zip(levels, sizes, strict=False) if size < nothing]
+        if spread.anchored and spread.levels and np.sqrt(at.scale) < nothing:
+            found.insert(0, spread.levels[0])
     return found
 
 
@@ -121,12 +118,10 @@ def _vanishing_first(at: Estimates, model: Design) -> str | None:
     """The first level of a residual covariance if its variance is far below the others'."""
     if model.residual is None:
         return None
-    structures = (*model.structures, *model.residual.structures)
-    for structure, place in zip(structures, theta_slices(structures), strict=True):
-        if isinstance(structure, ResidualStructure) and structure.spread.anchored:
-            others = at.theta_layout[place][: structure.spread.n_levels]
-            if others.max(initial=0.0) > -np.log(_SMALL_FIRST):
-                return structure.spread.levels[0]
+    for residual, phi in zip(model.residual.structures, row_thetas(model, at), strict=True):
+        others = phi[: residual.spread.n_levels]
+        if residual.spread.anchored and others.max(initial=0.0) > -np.log(_SMALL_FIRST):
+            return residual.spread.levels[0]
     return None
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 
 from ..capabilities import require
 from ..covariance.params import Params, check_blocks, check_covariance, check_shapes
-from ..covariance.residuals import ResidualStructure
+from ..covariance.residuals import ResidualStructure, arms_of
 from ..designs.design import Design
 from ..designs.labels import TermLabel, term_labels
 from ..designs.related import related_draws
 from ..designs.residual import residual_label
 from ..errors import DataError
-from ..inference.residuals.rows import noise_draws, residual_thetas
+from ..inference.residuals.rows import noise_draws
 from ..inputs.arguments import flag, generator, hinted, instance, number, numbers, whole_number
 from ..numerics.memory import check_room
 from ..results.lmm import LMMResults
@@ -174,26 +174,18 @@ def residual_truth(model: LMMResults | Params, design: Design) -> list[np.ndarra
             "lmm.fit(...), of that model"
         )
     own = model.residual
-    structures = (
-        () if own is None else tuple(s for s in own.structures if isinstance(s, ResidualStructure))
-    )
+    arms = [] if own is None else arms_of(own.structures)
     same = own is not None and (own.visits, own.strata) == (wanted.visits, wanted.strata)
-    if not same or [_kind_of(s) for s in structures] != [
+    if not same or [_kind_of(s) for s, _ in arms] != [
         _kind_of(s) for s in design.residual.structures
     ]:
         raise DataError(
             f"the design has the residual covariance {wanted}, which is not that of the fit "
             f"({own}) with the same visits, arms and strata"
         )
-    assert own is not None  # it has the same
     thetas = [
-        new.of_other(phi, old)
-        for new, phi, old in zip(
-            design.residual.structures,
-            residual_thetas(model.estimates.theta_layout, own.structures),
-            structures,
-            strict=True,
-        )
+        new.of_other(model.estimates.theta_layout[at], old)
+        for new, (old, at) in zip(design.residual.structures, arms, strict=True)
     ]
     if not all(np.isfinite(theta).all() for theta in thetas):
         raise DataError(

@@ -24,6 +24,7 @@ from ..numerics.taylor import Taylor, exp
 from .correlations import AT_BOUND, Correlation
 from .steps import Step
 from .structures import Structure
+from .theta import theta_slices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -304,6 +305,22 @@ def _combined(s: Any, slopes: Any) -> Any:
     return xp.sum(s.reshape(-1, *(1,) * (slopes.ndim - 1)) * slopes, axis=0)
 
 
+def terms_of(structures: Sequence[Structure]) -> list[Structure]:
+    """Structures of the random effects, which come first in those of a layout."""
+    return [s for s in structures if not isinstance(s, ResidualStructure)]
+
+
+def arms_of(structures: Sequence[Structure]) -> list[tuple[ResidualStructure, slice]]:
+    """The residual covariance of every arm, and where its parameters stand in theta."""
+    places = zip(structures, theta_slices(structures), strict=True)
+    return [(s, at) for s, at in places if isinstance(s, ResidualStructure)]
+
+
+def residual_of(structures: Sequence[Structure], arm: int) -> tuple[ResidualStructure, slice]:
+    """That of one arm."""
+    return arms_of(structures)[arm]
+
+
 # The standard deviation that is sigma itself.
 SIGMA = "sd"
 
@@ -324,11 +341,10 @@ def natural_values(
     """
     found: dict[str, Taylor] = {}
     sigma, first = exp(0.5 * x[-1]), 0
-    for structure in structures:
-        if isinstance(structure, ResidualStructure):
-            own = x[first : first + structure.n_params]
-            found |= structure.natural(own, sigma, variances=variances)
-            first += structure.n_params
+    for residual, _ in arms_of(structures):
+        own = x[first : first + residual.n_params]
+        found |= residual.natural(own, sigma, variances=variances)
+        first += residual.n_params
     return found
 
 

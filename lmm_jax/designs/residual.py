@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..covariance.residuals import ResidualStructure
+from ..covariance.residuals import ResidualStructure, arms_of
 from ..covariance.structures import Structure
 from ..errors import DataError
 from ..formulas.residual import ResidualTerm
@@ -140,7 +140,7 @@ class ResidualLabel:
     @property
     def n_params(self) -> int:
         """Parameters of theta that are those of residuals."""
-        return sum(s.n_params for s in self.structures if isinstance(s, ResidualStructure))
+        return sum(residual.n_params for residual, _ in arms_of(self.structures))
 
     def __str__(self) -> str:
         return self.text

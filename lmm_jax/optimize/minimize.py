@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from ..covariance.residuals import ResidualStructure
+from ..covariance.residuals import arms_of
 from ..covariance.structures import Structure
 from ..covariance.theta import theta_size, theta_slices
 from ..layouts.contract import Layout
@@ -361,8 +361,7 @@ def find_starts(layout: Layout, *, reml: bool, maxiter: int) -> tuple[Array, Arr
 
 def _correlated(layout: Layout) -> bool:
     """Whether residuals have correlations, which large random effects may stand for."""
-    own = [s for s in layout.structures if isinstance(s, ResidualStructure)]
-    return any(s.correlation.n_params for s in own)
+    return any(residual.correlation.n_params for residual, _ in arms_of(layout.structures))
 
 
 def off_boundary(theta: Any, structures: tuple[Structure, ...]) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from ...capabilities import Subject, require
-from ...covariance.residuals import ResidualStructure
+from ...covariance.residuals import arms_of
 from ...designs.design import Design
 from ...errors import DataError
 from ...inputs.arguments import choice
@@ -235,7 +235,7 @@ def _observed(e: Estimates, theta: np.ndarray, layout: Any, *, bent: bool) -> Ke
     gram = layout.waist_at(theta).gram[:-1, :-1]
     across = np.tensordot(W[0, 1:], P, 1)
     WQ = WQ + W[0, 0] * gram + across + across.T
-    linear = all(s.is_linear for s in layout.structures if isinstance(s, ResidualStructure))
+    linear = all(residual.is_linear for residual, _ in arms_of(layout.structures))
     if bent and not linear:
         moved = layout.recentred()
         z = natural_bend(e, layout.structures, None if moved is None else moved[1].means)

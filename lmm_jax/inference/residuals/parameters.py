@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from ...covariance.residuals import SIGMA, ResidualStructure, natural_values
+from ...covariance.residuals import SIGMA, ResidualStructure, arms_of, natural_values, terms_of
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_size, theta_slices
 from ...designs.residual import ResidualLabel
@@ -40,7 +40,7 @@ def natural_parameters(theta: np.ndarray, scale: float, structures: Sequence[Str
     structures : sequence of Structure
         Of a layout: those of residuals come last.
     """
-    first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
+    first = theta_size(terms_of(structures))
     x = variables(np.append(theta[first:], np.log(scale)))
     found = natural_values(x, structures, variances=False)
     return Natural(tuple(found), np.arange(first, theta.size + 1), stack(list(found.values())))
@@ -106,7 +106,7 @@ def natural_bend(
     there is no covariate: where it is zero, in other units somewhere else, is nothing that tests
     should depend on.
     """
-    first = theta_size([s for s in structures if not isinstance(s, ResidualStructure)])
+    first = theta_size(terms_of(structures))
     x = list(variables(np.append(at.theta_layout[first:], np.log(at.scale))))
     if means is not None:
         x = _at_means(x, structures, means)
@@ -129,7 +129,7 @@ def _at_means(
     x: list[Taylor], structures: Sequence[Structure], means: Sequence[float]
 ) -> list[Taylor]:
     """Parameters of residuals and log sigma^2 where covariates are at their means."""
-    own = [s for s in structures if isinstance(s, ResidualStructure)]
+    own = [s for s, _ in arms_of(structures)]
     starts = np.cumsum([0, *(s.n_params for s in own)])
     shifts = [
         x[start + s.spread.n_params - 1] * mean if s.spread.of else x[-1] * 0.0
@@ -169,8 +169,7 @@ def intervals(
     """
     lowest = {
         name: s.correlation.lowest
-        for s in structures
-        if isinstance(s, ResidualStructure)
+        for s, _ in arms_of(structures)
         for name in s.natural(variables(np.zeros(s.n_params)), constant(np.ones(()), s.n_params))
     }
     z = special.ndtri(0.5 + 0.5 * level) * np.array([-1.0, 1.0])
@@ -200,13 +199,13 @@ def covariance_frame(
     covariate: Any = None,
 ) -> pd.DataFrame:
     """Covariance of residuals at some visits, times or coordinates; see ``LMMResults``."""
-    structures = [s for s in label.structures if isinstance(s, ResidualStructure)]
-    arms = [s.arm for s in structures if s.arm is not None]
+    found = arms_of(label.structures)
+    arms = [s.arm for s, _ in found if s.arm is not None]
     if arm is None and len(arms) > 1:
         raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
     if arm is not None and not arms:
         raise DataError(f"arm={shown(arm)}: {label.text} has no arms")
-    own = structures[0 if arm is None else int(_places([arm], "arm", arms)[0])]
+    own, place = found[0 if arm is None else int(_places([arm], "arm", arms)[0])]
     if isinstance(levels, str | int | float | date | np.generic):  # one of them
         levels = [levels]
     independent = not (own.correlation.name or own.spread.levels)
@@ -220,9 +219,7 @@ def covariance_frame(
     of = "the fitted value" if label.follows_means else "a covariate"
     x = _covariate(own, covariate, r, of)[:, None] if own.spread.of else None
     slopes = own.spread.slopes(codes, x, (r, 1))
-    places = zip(label.structures, theta_slices(label.structures), strict=True)
-    phi = next(at.theta_layout[place] for s, place in places if s is own)
-    R = own.matrix(phi, spots[..., None], slopes)[..., 0]
+    R = own.matrix(at.theta_layout[place], spots[..., None], slopes)[..., 0]
     return pd.DataFrame(at.scale * R, index=list(names), columns=list(names))
 
 

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from ...covariance.residuals import ResidualStructure
+from ...covariance.residuals import arms_of
 from ...covariance.structures import Structure
-from ...covariance.theta import theta_slices
 from ...designs.design import Design
 from ...layouts.residual.index import ResidualRows, check_dense
 from ..estimates import Estimates
@@ -40,12 +39,7 @@ class Carried(NamedTuple):
 
 def residual_thetas(theta: np.ndarray, structures: Sequence[Structure]) -> list[np.ndarray]:
     """Parameters of every residual covariance (one an arm) among those of a layout."""
-    places = theta_slices(structures)
-    return [
-        theta[..., at]
-        for structure, at in zip(structures, places, strict=True)
-        if isinstance(structure, ResidualStructure)
-    ]
+    return [theta[..., at] for _, at in arms_of(structures)]
 
 
 def row_thetas(design: Design, estimates: Estimates) -> list[np.ndarray]:

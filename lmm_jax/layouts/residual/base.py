@@ -11,13 +11,14 @@ import numpy as np
 from jax import Array
 from scipy.special import logsumexp
 
+from ...covariance.residuals import residual_of
 from ...covariance.theta import factor_blocks
 from ...numerics.linalg import exact
 from ...numerics.namespace import JAX, namespace
 from ..contract import Layout, Waist
 from ..group_algebra import by_term
 from .recentred import Covariates, covariates_of, from_mean, has_covariates
-from .starts import Squares, candidates, challengers_of, residual_of, rows_of_starts
+from .starts import Squares, candidates, challengers_of, rows_of_starts
 
 OfOneKind = TypeVar("OfOneKind", bound="OfResiduals")
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.structures import Structure
 from ...covariance.theta import basis, factor_blocks, spread
 from ...numerics.linalg import eliminate, group_product
@@ -25,7 +26,6 @@ from ...numerics.namespace import namespace
 from ...reprs import brief
 from ..contract import Waist
 from ..group_algebra import double_traces, logdet_of, psi_tangents, quadratic_tangents
-from .starts import residual_of
 
 
 @jax.tree_util.register_dataclass

@@ -14,12 +14,12 @@ from typing import ClassVar, NamedTuple
 import jax
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.steps import Step
 from ...covariance.structures import Structure
 from ...numerics.namespace import namespace
 from ...reprs import brief
 from .integrated import WhitenedRows
-from .starts import residual_of
 
 
 @jax.tree_util.register_dataclass

@@ -21,6 +21,7 @@ from typing import ClassVar, NamedTuple
 import jax
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.separable import OnGrid
 from ...covariance.structures import Structure
 from ...numerics.namespace import namespace
@@ -39,7 +40,6 @@ from .grid_products import (
     turned,
 )
 from .integrated import WhitenedRows
-from .starts import residual_of
 
 
 @jax.tree_util.register_dataclass

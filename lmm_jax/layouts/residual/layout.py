@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, group_product, symmetrize, total_product
 from ...numerics.namespace import namespace
@@ -46,7 +47,7 @@ from .bucket import (
     same_subject,
     traces,
 )
-from .starts import Squares, residual_of, squares_of
+from .starts import Squares, squares_of
 
 
 @public

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
 from ..group_algebra import level_counts, rotate_columns
@@ -27,7 +28,7 @@ from .chain_bucket import (
 )
 from .chain_moments import bent_rows, halves, rows_alone
 from .integrated import WhitenedRows
-from .starts import Squares, residual_of
+from .starts import Squares
 from .whitened_layout import OfWhitenedRows
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from ...covariance.residuals import ResidualStructure
+from ...covariance.residuals import arms_of, terms_of
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
@@ -41,11 +41,9 @@ class Covariates:
 
         ``log sigma^2`` at the reference is that at the mean less ``2 delta' c / u``.
         """
-        for s, at in zip(self.structures, theta_slices(self.structures), strict=True):
-            if isinstance(s, ResidualStructure):
-                c, u = self.centres[0]
-                return (at.start + s.spread.n_params - 1, c / u) if s.spread.of else None
-        return None
+        s, at = arms_of(self.structures)[0]
+        c, u = self.centres[0]
+        return (at.start + s.spread.n_params - 1, c / u) if s.spread.of else None
 
     @property
     def means(self) -> tuple[float, ...]:
@@ -78,8 +76,7 @@ class Covariates:
 
     def _moved(self, theta: np.ndarray, *, back: bool) -> np.ndarray:
         out = np.array(theta, dtype=np.result_type(theta, np.float64))
-        places = list(zip(self.structures, theta_slices(self.structures), strict=True))
-        arms = [(s, at) for s, at in places if isinstance(s, ResidualStructure)]
+        terms, arms = terms_of(self.structures), arms_of(self.structures)
         shifts = []
         for (s, at), (c, u) in zip(arms, self.centres, strict=True):
             last = at.start + s.spread.n_params - 1
@@ -91,16 +88,15 @@ class Covariates:
         sign = 1.0 if back else -1.0
         for (s, at), t in zip(arms[1:], shifts[1:], strict=True):
             out[at.start : at.start + s.spread.n_levels] += sign * (shifts[0] - t)
-        for term, at in places:
-            if not isinstance(term, ResidualStructure):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    out[at] = term.mapped(out[at], np.exp(sign * shifts[0]) * np.eye(term.k))
+        for term, at in zip(terms, theta_slices(terms), strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
+                out[at] = term.mapped(out[at], np.exp(sign * shifts[0]) * np.eye(term.k))
         return out
 
 
 def has_covariates(structures: tuple[Structure, ...]) -> bool:
     """Whether standard deviations follow a covariate."""
-    return any(isinstance(s, ResidualStructure) and bool(s.spread.of) for s in structures)
+    return any(residual.spread.of for residual, _ in arms_of(structures))
 
 
 def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Covariates:
@@ -112,9 +108,8 @@ def covariates_of(structures: tuple[Structure, ...], rows: list[Squares]) -> Cov
     rows : list of Squares
         :meth:`OfResiduals._squares`.
     """
-    arms = [s for s in structures if isinstance(s, ResidualStructure)]
     centres = []
-    for arm, s in enumerate(arms):
+    for arm, (s, _) in enumerate(arms_of(structures)):
         if not s.spread.of:
             centres.append((0.0, 1.0))
             continue

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from ...covariance.residuals import ResidualStructure
+from ...covariance.residuals import ResidualStructure, arms_of, residual_of, terms_of
 from ...covariance.structures import Structure
 from ...covariance.theta import theta_slices
 from ...numerics.namespace import namespace
@@ -54,30 +54,18 @@ def squares_of(bucket: Any, squares: Array) -> Squares:
     return Squares(bucket.arm, bucket.slopes, squares, rows, bucket.places)
 
 
-def residual_of(structures: tuple[Structure, ...], arm: int) -> tuple[ResidualStructure, slice]:
-    """The residual covariance of an arm, and where its parameters stand in theta."""
-    places = theta_slices(structures)
-    found = [
-        (structure, at)
-        for structure, at in zip(structures, places, strict=True)
-        if isinstance(structure, ResidualStructure)
-    ]
-    return found[arm]
-
-
 def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Array:
     """Thetas to start from, (S, m): residuals that are more and less correlated."""
     like = rows[0].squares
     xp = namespace(like)
-    terms = [s for s in structures if not isinstance(s, ResidualStructure)]
-    spreads = [_log_deviations(structures, rows, a) for a in range(len(structures) - len(terms))]
-    in_space = any(residual_of(structures, a)[0].correlation.in_space for a in range(len(spreads)))
+    terms, arms = terms_of(structures), arms_of(structures)
+    spreads = [_log_deviations(structures, rows, arm) for arm in range(len(arms))]
+    in_space = any(residual.correlation.in_space for residual, _ in arms)
     alone = _ALONE_IN_SPACE if in_space else _ALONE
 
     def at(rho: float, sd: float, spreads: Sequence[Array]) -> Array:
         parts = [s.start(xp.full(s.k, sd, like.dtype)) for s in terms]
-        for arm, s in enumerate(spreads):
-            residual, _ = residual_of(structures, arm)
+        for (residual, _), s in zip(arms, spreads, strict=True):
             parts.append(residual.begin(xp.asarray(rho, like.dtype), s))
         return xp.concatenate(parts)
 
@@ -86,8 +74,8 @@ def candidates(structures: tuple[Structure, ...], rows: Sequence[Squares]) -> Ar
     patterns = _spreads_apart(structures, rows, spreads)
     for rho, sd in chosen[: _BESIDE if terms else 1]:
         starts += [at(rho if near is None else near, sd, own) for near, own in patterns]
-    starts += _negative(structures, starts[0], len(spreads)) if terms else []
-    places = _nuggets(structures, len(spreads))
+    starts += _negative(structures, starts[0]) if terms else []
+    places = _nuggets(structures)
     if places:  # where nearly none is left is often an optimum of its own
         starts += [xp.at(one)[np.array(places)].set(_HARDLY) for one in starts[:2]]
     return xp.stack(starts)
@@ -107,7 +95,7 @@ def _spreads_apart(
     xp = namespace(rows[0].squares)
     if sum(part.squares.size for part in rows) > _MOST_APART:
         return []
-    residuals = [residual_of(structures, arm)[0] for arm in range(len(spreads))]
+    residuals = [residual for residual, _ in arms_of(structures)]
     count = max(len(residual.spread.levels) for residual in residuals)
     out: list[tuple[float | None, list[Array]]] = []
 
@@ -149,19 +137,19 @@ def _unit_multiple(rows: Sequence[Squares], arm: int) -> Array:
     return xp.where(some, xp.rsqrt(xp.where(some, variance, 1.0)), 0.0)
 
 
-def _negative(structures: tuple[Structure, ...], start: Array, arms: int) -> list[Array]:
+def _negative(structures: tuple[Structure, ...], start: Array) -> list[Array]:
     """A start with neighbours that correlate negatively, which random effects may hide."""
-    found = [residual_of(structures, arm) for arm in range(arms)]
+    found = arms_of(structures)
     if not all(residual.correlation.name == "ar1" for residual, _ in found):
         return []
     places = np.array([at.stop - 1 for _, at in found])
     return [namespace(start).at(start)[places].set(_OPPOSITE)]
 
 
-def _nuggets(structures: tuple[Structure, ...], arms: int) -> list[int]:
+def _nuggets(structures: tuple[Structure, ...]) -> list[int]:
     """Places in theta of the parameters of nuggets."""
-    found = [residual_of(structures, arm) for arm in range(arms)]
-    return [at.stop - 1 for residual, at in found if getattr(residual.correlation, "nugget", False)]
+    arms = arms_of(structures)
+    return [at.stop - 1 for residual, at in arms if getattr(residual.correlation, "nugget", False)]
 
 
 def rows_of_starts(structures: tuple[Structure, ...], starts: Array) -> tuple[Array, ...] | None:
@@ -171,9 +159,7 @@ def rows_of_starts(structures: tuple[Structure, ...], starts: Array) -> tuple[Ar
     some of these where it is rugged.
     """
     xp, found = namespace(starts), []
-    arms = sum(isinstance(structure, ResidualStructure) for structure in structures)
-    residuals = [residual_of(structures, arm) for arm in range(arms)]
-    alone = arms == len(structures)
+    residuals, alone = arms_of(structures), not terms_of(structures)
     if not alone:
         found.append(xp.stack([_with_sizes(structures, starts[0], sd) for sd in _LARGE.tolist()]))
     rugged = any(residual.correlation.rugged for residual, _ in residuals)
@@ -202,8 +188,7 @@ def challengers_of(
     to minus this, an optimum each. Visits with variances of their own need no such covariance.
     """
     xp, thetas, wanted = namespace(theta), [], []
-    for arm in range(sum(isinstance(structure, ResidualStructure) for structure in structures)):
-        residual, at = residual_of(structures, arm)
+    for arm, (residual, at) in enumerate(arms_of(structures)):
         own = slice(at.start + residual.spread.n_params, at.stop)
         turned = residual.correlation.turned(theta[own])
         if not len(turned) or residual.spread.levels == residual.correlation.levels:
@@ -234,10 +219,9 @@ def _calm_visits(
 
 def _with_sizes(structures: tuple[Structure, ...], theta: Array, sd: float) -> Array:
     """Theta with independent random effects of one relative standard deviation."""
-    xp = namespace(theta)
-    for structure, at in zip(structures, theta_slices(structures), strict=True):
-        if not isinstance(structure, ResidualStructure):
-            theta = xp.at(theta)[at].set(structure.start(xp.full(structure.k, sd, theta.dtype)))
+    xp, terms = namespace(theta), terms_of(structures)
+    for term, at in zip(terms, theta_slices(terms), strict=True):
+        theta = xp.at(theta)[at].set(term.start(xp.full(term.k, sd, theta.dtype)))
     return theta
 
 

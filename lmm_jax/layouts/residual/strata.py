@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...numerics.linalg import exact
 from ...numerics.namespace import namespace
 from ...reprs import brief
@@ -28,7 +29,7 @@ from ..crossed.jet import waist_jet
 from ..crossed.layout import CrossedLayout, rotate_term
 from ..crossed.links import Links
 from .base import OfResiduals
-from .starts import Squares, residual_of
+from .starts import Squares
 from .strata_moments import OfStrata, Strata, of_strata, strata_curvature
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...covariance.correlations import Independent
-from ...covariance.residuals import ResidualStructure
+from ...covariance.residuals import arms_of
 from ..choice import Choice, choose_within
 from ..contract import Layout, maps_of
 from ..crossed.compress import core_products, core_rows
@@ -75,8 +75,7 @@ def stratify(layout: MarkovLayout) -> Layout:
 
 def _has_strata(layout: MarkovLayout, bucket: ChainBucket) -> bool:
     """Whether all random effects stand together, and residuals differ by levels alone."""
-    residual = layout.structures[-1]
-    assert isinstance(residual, ResidualStructure)  # of a layout of residuals
+    residual, _ = arms_of(layout.structures)[-1]
     alone = isinstance(residual.correlation, Independent) and not residual.spread.of
     columns = bucket.step.shape[1] - layout.S0.shape[0]
     return alone and bucket.in_order and len(bucket.step) == 1 and columns >= _MANY_COLUMNS

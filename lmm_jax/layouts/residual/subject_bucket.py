@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.structures import Structure
 from ...numerics.linalg import eliminate, group_product
 from ...numerics.namespace import namespace
@@ -23,7 +24,6 @@ from ...reprs import brief
 from ..group_algebra import logdet_of, weighted
 from .bucket import of_groups, of_patterns, pair_traces, traces
 from .integrated import WhitenedRows
-from .starts import residual_of
 
 
 @jax.tree_util.register_dataclass

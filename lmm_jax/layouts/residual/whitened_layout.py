@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ...covariance.residuals import residual_of
 from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import namespace
@@ -22,7 +23,6 @@ from ..group_algebra import double_traces, halves_of, lambda_of, psi_curvatures
 from .base import OfResiduals
 from .integrated import Integrated, WhitenedRows, integrate, projected, times_spread
 from .integrated_moments import RowMoments, form_of, moments_of, weighted_of
-from .starts import residual_of
 
 _Kept = tuple[Integrated, Array]  # of a bucket: itself, and dG
 
