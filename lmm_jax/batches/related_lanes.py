@@ -9,9 +9,9 @@ import numpy as np
 
 from ..designs.design import Design
 from ..designs.related import term_columns
-from ..layouts.compress import maps_back
-from ..layouts.related_rows import ScaledRows, TermColumns, on_scale
+from ..layouts.related_rows import ScaledColumns, TermColumns, on_scale
 from ..layouts.rotation import Spectrum, ids_of, rotate, spectrum_of
+from ..layouts.scaled_rows import maps_back
 from ..numerics.programs import compiled
 from ..reprs import brief
 from .lane_arrays import varies
@@ -33,7 +33,7 @@ class Rotation:
 
     __repr__ = brief
 
-    def on_scale(self, Y: np.ndarray) -> ScaledRows:
+    def on_scale(self, Y: np.ndarray) -> ScaledColumns:
         """Responses (n, R) beside X and Z, on one scale."""
         return on_scale(Y, self.X, [self.term], self.weights)
 

@@ -18,7 +18,6 @@ import numpy as np
 from jax import Array, lax
 
 from ..covariance.params import real_array
-from ..covariance.structures import Structure
 from ..errors import DataError
 from ..inputs.arguments import hinted, instance, items, shown
 from ..numerics.linalg import exact
@@ -29,11 +28,9 @@ from .common_scale import (
     Frame,
     RowWeights,
     centring_of,
-    fixed_frame,
     orthonormal_map,
     powers_of_two,
     read_weights,
-    whitener,
 )
 from .crossed.from_rows import RowFactors, around_core, buckets_of, of_terms, row_factors
 from .crossed.index import CrossedIndex
@@ -47,6 +44,7 @@ from .residual.layout import ResidualLayout
 from .residual.markov import MarkovLayout
 from .residual.subject_index import SubjectIndex
 from .residual.subjects import SubjectLayout
+from .scaled_rows import maps_back, one_response, scaled_rows
 
 RowIndex = GroupIndex | CrossedIndex | ResidualIndex | ChainIndex | SubjectIndex
 RowLayout = GroupedLayout | CrossedLayout | ResidualLayout | MarkovLayout | SubjectLayout
@@ -218,59 +216,6 @@ class Columns(NamedTuple):
         )
 
 
-class WhitenedRows(NamedTuple):
-    """Rows on a common scale, times root weights."""
-
-    rows: RowWeights
-    frame: Frame
-    XY: Array  # (n, p + R)  orthonormal X, OLS residuals Y
-    whiteners: tuple[Array, ...]
-    streams: list[Array]  # (n, k) a stream: whitened covariates
-
-
-def whitened_rows(
-    Y: Array, X: Array, Z: Sequence[Array], weights: Array, index: Any
-) -> WhitenedRows:
-    """Rows on a common scale; the arguments are those of :func:`compress_columns`."""
-    xp = namespace(Y, X, Z, weights)
-    rows = read_weights(weights)
-    frame = fixed_frame(X, Y, rows)
-    XY = xp.by_rows(xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None])
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, index.structures, strict=True))
-    return WhitenedRows(
-        rows, frame, XY, whiteners, weighted_streams(Z, whiteners, rows.root, index)
-    )
-
-
-def maps_back(
-    rows: RowWeights,
-    frame: Frame,
-    whiteners: tuple[Array, ...],
-    step: Array,
-    structures: tuple[Structure, ...],
-    n_components: int,
-) -> dict[str, Any]:
-    """What leads from a layout back to the data, Y being measured from X step, (p, R)."""
-    return dict(
-        whiteners=whiteners,
-        beta_map=frame.beta_map,
-        log_det_map=frame.log_det_map,
-        beta_origin=frame.beta_origin + frame.y_scale[None] * (frame.beta_map @ step),
-        beta_shift=frame.beta_shift,
-        y_scale=frame.y_scale,
-        n_obs=rows.n_obs,
-        log_weights=rows.logs,
-        structures=structures,
-        n_components=n_components,
-    )
-
-
-def one_response(maps: dict[str, Any]) -> dict[str, Any]:
-    """The maps of the only response, without their axis R."""
-    of_responses = ("beta_origin", "beta_shift", "y_scale")
-    return {**maps, **{name: maps[name][..., 0] for name in of_responses}}
-
-
 def groups_of(index: GroupIndex | CrossedIndex) -> GroupIndex:
     """The index of the groups that are eliminated."""
     return index.groups if isinstance(index, CrossedIndex) else index
@@ -289,10 +234,13 @@ def compress_columns(
     X, Z, weights, index
         As in :func:`compress`.
     """
-    rows, frame, XY, whiteners, streams = whitened_rows(Y, X, Z, weights, index)
+    rows, frame, XY, whiteners, streams = scaled_rows(
+        Y, X, Z, weights, index.structures, index.streams
+    )
     inner = streams
     if isinstance(index, CrossedIndex):
         inner = of_terms(streams, index, index.eliminated)
+    XY = namespace(XY).by_rows(XY)
     found = row_factors(inner, XY, X.shape[1], groups_of(index))
     return Columns(rows, frame, whiteners, streams, found)
 
@@ -325,15 +273,3 @@ def _read_rows(
     if n != asked:
         raise DataError(f"{n} rows are given, and the index is one of {asked}")
     return y, X, tuple(blocks), weights
-
-
-def weighted_streams(
-    Z: Sequence[Array], whiteners: Sequence[Array], root: Array, index: Any
-) -> list[Array]:
-    """Whitened covariates of every stream, (n, k) each, multiplied by root weights."""
-    streams = []
-    member = 0
-    for i, t in enumerate(index.streams):
-        member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
-        streams.append((Z[t][:, member] @ whiteners[t]) * root[:, None])
-    return streams

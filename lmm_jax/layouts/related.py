@@ -19,11 +19,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..numerics.shapes import round_up_few
-from .compress import maps_back, one_response
 from .grouped import GroupedLayout
 from .related_core import RelatedParts, core_layout
-from .related_rows import Known, ScaledRows, TermColumns, on_scale
+from .related_rows import Known, ScaledColumns, TermColumns, on_scale
 from .rotation import ids_of, rotate, rotated_bucket, rotated_map, spectrum_of
+from .scaled_rows import maps_back, one_response
 
 __all__ = ["Known", "RelatedParts", "TermColumns", "related_layout"]
 
@@ -67,7 +67,7 @@ def related_layout(
 
 
 def _rotated_layout(
-    rows: ScaledRows, terms: Sequence[TermColumns], n_components: int
+    rows: ScaledColumns, terms: Sequence[TermColumns], n_components: int
 ) -> RelatedParts:
     """Groups of one row each."""
     known, p = terms[0].known, rows.frame.X.shape[1]

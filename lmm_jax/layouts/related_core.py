@@ -12,7 +12,6 @@ import scipy.sparse
 from ..numerics.blocks import AnyMatrix
 from ..numerics.shapes import round_up
 from .buckets import Bucket
-from .compress import maps_back, one_response
 from .core_columns import CoreColumns, core_term
 from .crossed.arrays import StartMoments
 from .crossed.compress import start_moments, two_way_fit, within_step
@@ -22,8 +21,9 @@ from .crossed.layout import CrossedLayout
 from .crossed.links import Links
 from .group_index import LevelMap
 from .grouped import GroupedLayout
-from .related_rows import ScaledRows, TermColumns
+from .related_rows import ScaledColumns, TermColumns
 from .rotation import ids_of, rotated_bucket, rotated_map, spectrum_of
+from .scaled_rows import maps_back, one_response
 
 
 class RelatedParts(NamedTuple):
@@ -75,7 +75,7 @@ class _Reach(NamedTuple):
 
 
 def _reach(
-    rows: ScaledRows,
+    rows: ScaledColumns,
     terms: Sequence[TermColumns],
     turned: int | None,
     core: CoreColumns,
@@ -104,7 +104,7 @@ def _reach(
 
 
 def core_layout(
-    rows: ScaledRows,
+    rows: ScaledColumns,
     terms: Sequence[TermColumns],
     turned: int | None,
     group: np.ndarray,
@@ -215,7 +215,7 @@ def _links(d: np.ndarray, block: np.ndarray, core: CoreColumns) -> Links:
 
 def _moments(
     squares: Any,
-    rows: ScaledRows,
+    rows: ScaledColumns,
     at: _Reach,
     buckets: Sequence[Bucket],
     links: Sequence[Links],

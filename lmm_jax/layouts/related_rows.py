@@ -38,8 +38,8 @@ class TermColumns(NamedTuple):
     known: Known | None  # None: levels are independent
 
 
-class ScaledRows(NamedTuple):
-    """The rows on a common scale, times their root weights."""
+class ScaledColumns(NamedTuple):
+    """The columns of all rows on a common scale, times root weights."""
 
     weights: RowWeights
     frame: Frame
@@ -49,7 +49,7 @@ class ScaledRows(NamedTuple):
     scales: tuple[float, ...]  # root of the mean diagonal of A
 
 
-def on_scale(Y: Any, X: Any, terms: Sequence[TermColumns], weights: Any) -> ScaledRows:
+def on_scale(Y: Any, X: Any, terms: Sequence[TermColumns], weights: Any) -> ScaledColumns:
     """One scale for all columns of responses (n, R); as if the mean diagonal of A were one."""
     read = read_weights(weights)
     frame = fixed_frame(X, Y, read)
@@ -66,4 +66,4 @@ def on_scale(Y: Any, X: Any, terms: Sequence[TermColumns], weights: Any) -> Scal
         whiteners.append(A)
         Z.append(level_columns(term.codes, values @ A * read.root[:, None, None], term.n_levels))
         scales.append(scale)
-    return ScaledRows(read, frame, XY, tuple(whiteners), tuple(Z), tuple(scales))
+    return ScaledColumns(read, frame, XY, tuple(whiteners), tuple(Z), tuple(scales))

@@ -13,7 +13,7 @@ from ..numerics.shapes import round_up_groups
 from .buckets import Bucket
 from .crossed.compress import within_step
 from .group_index import LevelMap
-from .related_rows import Known, ScaledRows
+from .related_rows import Known, ScaledColumns
 
 # Eigenvalues below this, relative to the largest, are the rounding of A.
 _RANK_TOL = 1e-12
@@ -55,7 +55,7 @@ class Rotated(NamedTuple):
     step: Any  # (p, R)
 
 
-def ids_of(rows: ScaledRows, t: int) -> Ids:
+def ids_of(rows: ScaledColumns, t: int) -> Ids:
     """The rows by the ids of related term t."""
     Z = rows.Z[t]
     lengths = np.sqrt(np.asarray(Z.multiply(Z).sum(axis=0)).ravel())

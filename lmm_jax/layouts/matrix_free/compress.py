@@ -12,8 +12,8 @@ import scipy.sparse
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ...numerics.sparse_rows import Pattern
-from ..compress import maps_back, one_response, whitened_rows
 from ..crossed.compress import within_step
+from ..scaled_rows import maps_back, one_response, scaled_rows
 from ..sparse.compress import start_moments
 from ..sparse.gram import SparseGram, effects_of_rows, gram_of, rows_of_levels
 from ..sparse.index import SparseIndex
@@ -45,7 +45,10 @@ def matrix_free_layout(
         The term that is eliminated; its rows belong to one level each.
     """
     weights = xp.ones(y.size) if weights is None else weights
-    rows, frame, XY, whiteners, streams = whitened_rows(y[:, None], X, Z, weights, index)
+    rows, frame, XY, whiteners, streams = scaled_rows(
+        y[:, None], X, Z, weights, index.structures, index.streams
+    )
+    XY = xp.by_rows(XY)
     gram = gram_of(streams, index)
     b = rows_of_levels(streams, XY, index)
     moments = start_moments(gram, b[:, -1:])

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ...covariance.residuals import terms_of
 from ...numerics.namespace import namespace
-from ..common_scale import fixed_frame, read_weights, whitener
+from ..scaled_rows import maps_back, one_response, scaled_rows
 from .bucket import ResidualBucket
 from .chain_bucket import ChainBucket, one_later
 from .chain_index import ChainBucketIndex, ChainIndex
@@ -45,31 +46,22 @@ def _rows(
     weights: Array,
     index: OfBuckets,
 ) -> _Rows:
-    xp = namespace(y, X, Z, weights)
-    rows = read_weights(weights)
-    frame = fixed_frame(X, y[:, None], rows)
-    XY = xp.concatenate([frame.X, frame.Y], axis=1) * rows.root[:, None]
-    terms = index.structures[: len(Z)]
-    whiteners = tuple(whitener(z, weights, s) for z, s in zip(Z, terms, strict=True))
-    streams, member = [], 0
-    for i, t in enumerate(index.streams):
-        member = member + 1 if i > 0 and index.streams[i - 1] == t else 0
-        streams.append((Z[t][:, member] @ whiteners[t]) * rows.root[:, None])
-    none = xp.zeros((0, 0), XY.dtype)
-    maps = dict(
-        S0=xp.zeros((XY.shape[1], XY.shape[1]), XY.dtype),
-        whiteners=(*whiteners, *(none for _ in index.structures[len(Z) :])),
-        beta_map=frame.beta_map,
-        log_det_map=frame.log_det_map,
-        beta_origin=frame.beta_origin[:, 0],
-        beta_shift=frame.beta_shift[:, 0],
-        y_scale=frame.y_scale[0],
-        n_obs=rows.n_obs,
-        log_weights=rows.logs,
-        structures=index.structures,
-        n_components=index.n_components,
+    terms = terms_of(index.structures)
+    rows, frame, XY, whiteners, streams = scaled_rows(
+        y[:, None], X, Z, weights, terms, index.streams
     )
-    return _Rows(XY, streams, rows.present.astype(XY.dtype), maps)
+    xp, C = namespace(XY), XY.shape[1]
+    of_residuals = (xp.zeros((0, 0), XY.dtype) for _ in index.structures[len(terms) :])
+    maps = maps_back(
+        rows,
+        frame,
+        (*whiteners, *of_residuals),
+        xp.zeros((C - 1, 1), XY.dtype),
+        index.structures,
+        index.n_components,
+    )
+    maps["S0"] = xp.zeros((C, C), XY.dtype)
+    return _Rows(XY, streams, rows.present.astype(XY.dtype), one_response(maps))
 
 
 def residual_layout(

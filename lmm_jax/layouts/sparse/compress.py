@@ -7,9 +7,9 @@ from typing import Any
 
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
-from ..compress import maps_back, one_response, whitened_rows
 from ..crossed.arrays import StartMoments
 from ..crossed.compress import within_step
+from ..scaled_rows import maps_back, one_response, scaled_rows
 from .arrays import SparseCore
 from .gram import SparseGram, effects_of_rows, gram_of, rows_of_levels, squares_of
 from .index import SparseIndex
@@ -26,7 +26,10 @@ def sparse_layout(
 ) -> SparseLayout:
     """Sufficient statistics of rows; the arguments are those of :func:`lmm_jax.compress`."""
     weights = xp.ones(y.size) if weights is None else weights
-    rows, frame, XY, whiteners, streams = whitened_rows(y[:, None], X, Z, weights, index)
+    rows, frame, XY, whiteners, streams = scaled_rows(
+        y[:, None], X, Z, weights, index.structures, index.streams
+    )
+    XY = xp.by_rows(XY)
     gram = gram_of(streams, index)
     places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
