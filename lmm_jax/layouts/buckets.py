@@ -17,6 +17,7 @@ from ..numerics.namespace import NUMPY, namespace
 from ..numerics.stacked import Stacked
 from ..reprs import brief
 from .group_algebra import groups_there, level_counts, reached, rotate_columns
+from .response import OfResponse
 
 # Groups whose matrices stay in the cache of a core together, and from how many it matters. Other
 # devices have no such cache and start every step anew: their blocks bound the memory.
@@ -27,7 +28,7 @@ MANY = 1 << 13
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Bucket:
+class Bucket(OfResponse):
     """Groups of similar width, padded to one shape."""
 
     T: Array  # (q, q, G)      triangular factor of each group's random-effects design
@@ -38,6 +39,10 @@ class Bucket:
     _array: ClassVar[str] = "T"
 
     __repr__ = brief
+
+    def first_groups(self, y: Array) -> Array:
+        """See :meth:`OfResponse.first_groups`."""
+        return y[..., : self.T.shape[2]]
 
 
 def over_blocks(part: Callable[[Bucket], tuple[Any, Any]], bucket: Bucket) -> tuple[Any, Any]:

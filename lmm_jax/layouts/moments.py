@@ -43,6 +43,7 @@ from .group_algebra import (
     weighted,
 )
 from .grouped import GroupedLayout
+from .response import OfResponse
 
 # Decimals of T in which equal groups agree: cross-products of the same rows in another order
 # differ by rounding.
@@ -51,7 +52,7 @@ _DIGITS = 11
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class MomentBucket:
+class MomentBucket(OfResponse):
     """Classes of groups of similar width, padded to one shape."""
 
     T: Array  # (q, q, D)  triangular factor of each class
@@ -60,6 +61,16 @@ class MomentBucket:
     widths: tuple[int, ...] = field(metadata={"static": True})  # levels of each term in a group
 
     __repr__ = brief
+
+    def with_response(self, y: Array) -> MomentBucket:
+        """See :meth:`OfResponse.with_response`: y columns of B, and its rows, transposed."""
+        xp = namespace(self.B, y)
+        columns = xp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
+        return replace(self, B=xp.at(xp.at(self.B)[:, :, :, -1].set(y))[:, -1].set(columns))
+
+    def response_over_columns(self, y: Array, change: Callable[[Array, int], Array]) -> Array:
+        """See :meth:`OfResponse.response_over_columns`."""
+        return change(y, 2)
 
 
 @jax.tree_util.register_dataclass

@@ -9,14 +9,27 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from ..numerics.namespace import namespace
-from .buckets import Bucket
-from .moments import MomentBucket
-from .residual.bucket import ResidualBucket
-from .residual.chain_bucket import ChainBucket, with_response
-from .residual.field_bucket import FieldBucket
-from .residual.subject_bucket import SubjectBucket
 
-_AnyBucket = Bucket | MomentBucket | ResidualBucket | ChainBucket | SubjectBucket | FieldBucket
+
+class OfResponse:
+    """What a bucket does with the part of it that a response makes."""
+
+    __slots__ = ()
+
+    def with_response(self, y: Array) -> Any:
+        """The bucket with another y: c_y, the last column of c."""
+        at: Any = self
+        xp = namespace(at.c, y)
+        return replace(at, c=xp.concatenate([at.c[:, :-1], y[:, None]], axis=1))
+
+    def first_groups(self, y: Array) -> Array:
+        """Responses with a leading axis of lanes as far as the bucket has groups."""
+        return y
+
+    def response_over_columns(self, y: Array, change: Callable[[Array, int], Array]) -> Array:
+        """The same where ``change`` was made to the columns of [X y], beside which y may lie."""
+        del change
+        return y
 
 
 class Response(NamedTuple):
@@ -48,7 +61,7 @@ def attach(layout: Any, response: Response) -> Any:
     xp = namespace(layout.S0, response.S0)
     S0 = xp.at(xp.at(layout.S0)[p].set(response.S0))[:, p].set(response.S0)
     parts = zip(layout.buckets, response.y, strict=True)
-    buckets = tuple(_attach(b, y) for b, y in parts)
+    buckets = tuple(b.with_response(y) for b, y in parts)
     if response.core is None:
         return replace(layout, S0=S0, buckets=buckets)
     s, origin = response.core
@@ -59,8 +72,7 @@ def attach(layout: Any, response: Response) -> Any:
 def first_groups(responses: Response, layout: Any) -> Response:
     """Responses with a leading axis of lanes for a layout that has fewer groups: the first."""
     parts = zip(layout.buckets, responses.y, strict=True)
-    y = tuple(y[..., : b.T.shape[2]] if isinstance(b, Bucket) else y for b, y in parts)
-    return responses._replace(y=y)
+    return responses._replace(y=tuple(b.first_groups(y) for b, y in parts))
 
 
 def response_over_columns(
@@ -68,18 +80,5 @@ def response_over_columns(
 ) -> Response:
     """Responses with a leading axis of lanes for ``layout.over_columns(change)``."""
     parts = zip(layout.buckets, response.y, strict=True)
-    y = tuple(change(y, 2) if isinstance(b, MomentBucket) else y for b, y in parts)
+    y = tuple(b.response_over_columns(y, change) for b, y in parts)
     return response._replace(y=y, S0=change(response.S0, 1))
-
-
-def _attach(bucket: _AnyBucket, y: Array) -> _AnyBucket:
-    if isinstance(bucket, ChainBucket):
-        return with_response(bucket, y)
-    if not isinstance(bucket, MomentBucket):
-        xp = namespace(bucket.c, y)
-        return replace(bucket, c=xp.concatenate([bucket.c[:, :-1], y[:, None]], axis=1))
-    # rows of B that belong to y are its columns, transposed
-    xp = namespace(bucket.B, y)
-    columns = xp.moveaxis(y, 2, 0)  # (q of y, q, p + 1, D)
-    B = xp.at(xp.at(bucket.B)[:, :, :, -1].set(y))[:, -1].set(columns)
-    return replace(bucket, B=B)

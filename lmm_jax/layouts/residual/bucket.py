@@ -26,11 +26,12 @@ from ...numerics.namespace import namespace
 from ...reprs import brief
 from ..contract import Waist
 from ..group_algebra import double_traces, logdet_of, psi_tangents, quadratic_tangents
+from ..response import OfResponse
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ResidualBucket:
+class ResidualBucket(OfResponse):
     """Groups of one arm, padded to one shape."""
 
     Z: Array  # (r, q, D)  whitened random-effects columns of D patterns

@@ -19,12 +19,13 @@ from ...covariance.steps import Step
 from ...covariance.structures import Structure
 from ...numerics.namespace import namespace
 from ...reprs import brief
+from ..response import OfResponse
 from .integrated import WhitenedRows
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ChainBucket:
+class ChainBucket(OfResponse):
     """Groups of one arm; without random effects all rows of the arm are one group.
 
     An entry (a *link*) is a row and the row before it, or one of a few that stand for many such.
@@ -45,6 +46,17 @@ class ChainBucket:
 
     __repr__ = brief
 
+    def with_response(self, y: Array) -> ChainBucket:
+        """See :meth:`OfResponse.with_response`, (G, l): links are rows."""
+        xp = namespace(self.step, y)
+        before = one_later(y) * self.follows
+
+        def joined(A: Array, last: Array) -> Array:
+            return xp.concatenate([A[:, :-1], last[:, None]], axis=1)
+
+        step = joined(self.step, y - before)
+        return replace(self, step=step, before=joined(self.before, before))
+
 
 class ChainRows(NamedTuple):
     """The links of a bucket at one theta."""
@@ -57,18 +69,6 @@ def one_later(values: Array) -> Array:
     """What stands one place before, along the last axis; zero at the first."""
     xp = namespace(values)
     return xp.pad(values, (*((0, 0) for _ in values.shape[:-1]), (1, 0)))[..., :-1]
-
-
-def with_response(at: ChainBucket, y: Array) -> ChainBucket:
-    """The bucket, whose links are rows, with another y, (G, l)."""
-    xp = namespace(at.step, y)
-    before = one_later(y) * at.follows
-
-    def joined(A: Array, last: Array) -> Array:
-        return xp.concatenate([A[:, :-1], last[:, None]], axis=1)
-
-    step = joined(at.step, y - before)
-    return replace(at, step=step, before=joined(at.before, before))
 
 
 def steps_of(theta: Array, structures: tuple[Structure, ...], at: ChainBucket) -> Step:

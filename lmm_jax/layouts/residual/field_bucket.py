@@ -26,6 +26,7 @@ from ...covariance.separable import OnGrid
 from ...covariance.structures import Structure
 from ...numerics.namespace import namespace
 from ...reprs import brief
+from ..response import OfResponse
 from .grid_products import (
     Basis,
     Forms,
@@ -44,7 +45,7 @@ from .integrated import WhitenedRows
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FieldBucket:
+class FieldBucket(OfResponse):
     """Groups of one arm with as many fields each, N = G M in all, on grids of one size."""
 
     c: Array  # (N, w, R, C)  [Z X y] of every plot, zeros where there is none; w = q + p + 1

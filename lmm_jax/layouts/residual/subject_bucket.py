@@ -22,13 +22,14 @@ from ...numerics.linalg import eliminate, group_product
 from ...numerics.namespace import namespace
 from ...reprs import brief
 from ..group_algebra import logdet_of, weighted
+from ..response import OfResponse
 from .bucket import of_groups, of_patterns, pair_traces, traces
 from .integrated import WhitenedRows
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class SubjectBucket:
+class SubjectBucket(OfResponse):
     """Groups of one arm and as many places for subjects in each, N = G M in all.
 
     Places of rows, and of subjects, that are not there hold zeros.
