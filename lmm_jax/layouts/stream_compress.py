@@ -28,7 +28,7 @@ from .common_scale import (
     orthonormal_map,
     read_weights,
 )
-from .crossed.compress import within_step
+from .crossed.compress import step_of, without_step
 from .group_index import GroupIndex, Table, stream_pairs
 from .group_sums import place_cells, place_levels, rank_tol
 from .grouped import GroupedLayout
@@ -162,12 +162,12 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     whiteners, z_pivot = _whiteners(sums, index)
     factors, explained = _factors(sums, scale.R, whiteners, index)
     S0, full = unreached(scale.R.T @ sums.gram @ scale.R - explained, factors, sums.n_obs)
-    step = within_step(S0[:p, :p], S0[:p, p])
+    step = step_of(S0)
     S0 = measured_from(S0, step)
     buckets = tuple(
         Bucket(
             T=f.U,
-            c=xp.at(f.X)[:, p].add(-xp.einsum("rpg,p->rg", f.X[:, :p], step)),
+            c=xp.at(f.X)[:, p].set(without_step(f.X, step)),
             copies=xp.ones(f.U.shape[2], S0.dtype),
             widths=w,
         )

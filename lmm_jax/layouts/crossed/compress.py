@@ -137,10 +137,8 @@ def two_way_fit(core: Core, S0: Array) -> tuple[Array, Array]:
     lifted = S + xp.eye(S.shape[0], dtype=S.dtype)[:, :, None] * ridge[:, None]
     at = eliminate(lifted, s)
     fit = back_substitute(at.U, at.X)
-    left = S0 - total_product(s, fit)
-    step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1] - xp.einsum("npb,p->nb", fit[:, :-1], step)
-    origin = xp.where(scale > _ROUNDING, effects, 0.0)[:, None]
+    step = step_of(S0 - total_product(s, fit))
+    origin = xp.where(scale > _ROUNDING, without_step(fit, step), 0.0)[:, None]
     # rounding can leave S indefinite beyond the ridge: any origin describes the same model
     sound = xp.all(xp.isfinite(origin)) & xp.all(xp.isfinite(step))
     return xp.where(sound, origin, 0.0), xp.where(sound, step, 0.0)
@@ -159,6 +157,16 @@ def within_step(S_xx: Array, S_xy: Array) -> Array:
     known = e > 1e-3  # of one: the columns of X are orthonormal
     inverse = xp.where(known, 1.0 / xp.where(known, e, 1.0), 0.0)
     return (V * inverse[None]) @ (V.T @ S_xy)
+
+
+def step_of(gram: Array) -> Array:
+    """The same, (p,), of one response from its cross-products with X, (p + 1, p + 1)."""
+    return within_step(gram[:-1, :-1], gram[:-1, -1])
+
+
+def without_step(rows: Array, step: Array) -> Array:
+    """The y column of rows of [X y], (N, p + 1, B), where y is measured from ``X step``, (N, B)."""
+    return rows[:, -1] - namespace(rows, step).einsum("npb,p->nb", rows[:, :-1], step)
 
 
 def fit_rows(outer: Sequence[Array], effects: Array, index: CrossedIndex) -> Array:

@@ -25,7 +25,7 @@ from ..stream_compress import (
     measured_from,
     unreached,
 )
-from .compress import link_groups, moments_of, n_columns, two_way_fit
+from .compress import link_groups, moments_of, n_columns, two_way_fit, without_step
 from .core import Core, multiply
 from .index import CrossedIndex
 from .layout import CrossedLayout
@@ -151,7 +151,7 @@ def from_effects(S0: Array, core: Any, origin: Array, step: Array) -> tuple[Arra
     p = step.size
     left: Any = np.array(measured_from(S0, step))
     s: Any = np.array(core.s)
-    s[:, p] -= xp.einsum("npb,p->nb", s[:, :p], step)
+    s[:, p] = without_step(s, step)
     moved = multiply(core.S, origin)
     left[:p, p] -= total_product(s[:, :p], origin)[:, 0]
     left[p, :p] = left[:p, p]

@@ -14,7 +14,7 @@ from ..buckets import Bucket
 from ..group_index import GroupIndex
 from ..group_sums import cross_arrays, explain, group_fit
 from .arrays import StartMoments
-from .compress import core_rows, fit_rows, link_rows, two_way_fit, within_step
+from .compress import core_rows, fit_rows, link_rows, two_way_fit, within_step, without_step
 from .core import Core
 from .index import CrossedIndex
 from .links import Links, onto_groups
@@ -110,7 +110,7 @@ def _measured_from_effects(
     buckets, coefficients = [], []
     for bucket, link in zip(at.buckets, at.links, strict=True):
         moved = onto_groups(link.d, origin, link, bucket.T.shape[2])
-        y = bucket.c[:, -1] - xp.einsum("rpg,p->rg", bucket.c[:, :-1], step) - moved[:, 0]
+        y = without_step(bucket.c, step) - moved[:, 0]
         buckets.append(replace(bucket, c=xp.at(bucket.c)[:, -1].set(y)))
         coefficients.append(back_substitute(bucket.T, moved))
     left = fit_rows(outer, origin, index) - group_fit(inner, coefficients, index.groups)

@@ -12,7 +12,7 @@ import scipy.sparse
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ...numerics.sparse_rows import Pattern
-from ..crossed.compress import within_step
+from ..crossed.compress import step_of, without_step
 from ..scaled_rows import maps_back, one_response, scaled_rows
 from ..sparse.compress import start_moments
 from ..sparse.gram import SparseGram, effects_of_rows, gram_of, rows_of_levels
@@ -118,9 +118,8 @@ def _effects(layout: MatrixFreeLayout) -> tuple[Any, Any]:
     factors = [_WIDE * xp.eye(k) for k in layout.sizes]
     b = layout.core.s
     fit = Shrinkage(system_at(factors, layout, _LOOSE)).times(b)
-    left = layout.S0 - total_product(b, fit)
-    step = within_step(left[:-1, :-1], left[:-1, -1])
-    effects = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    step = step_of(layout.S0 - total_product(b, fit))
+    effects = without_step(fit, step)[:, None]
     if not (np.isfinite(effects).all() and np.isfinite(step).all()):
         return xp.zeros_like(effects), xp.zeros_like(step)
     return effects, step

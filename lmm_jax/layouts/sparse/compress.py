@@ -8,7 +8,7 @@ from typing import Any
 from ...numerics.linalg import total_product
 from ...numerics.namespace import NUMPY as xp
 from ..crossed.arrays import StartMoments
-from ..crossed.compress import within_step
+from ..crossed.compress import step_of, without_step
 from ..scaled_rows import maps_back, one_response, scaled_rows
 from .arrays import SparseCore
 from .gram import SparseGram, effects_of_rows, gram_of, rows_of_levels, squares_of
@@ -41,8 +41,7 @@ def sparse_layout(
             XY[:, column] -= effects_of_rows(streams, fit[:, column : column + 1], index)[:, 0]
         b, origin = rows_of_levels(streams, XY, index), origin + fit
     XY[:, -1] -= XY[:, :-1] @ step
-    b[:, -1] -= xp.einsum("npb,p->nb", b[:, :-1], step)
-    origin[:, -1] -= xp.einsum("npb,p->nb", origin[:, :-1], step)
+    b[:, -1], origin[:, -1] = without_step(b, step), without_step(origin, step)
     return SparseLayout(
         S0=XY.T @ XY,
         core=SparseCore(S=gram, s=b, origin=origin, widths=index.widths),
@@ -71,8 +70,7 @@ def effects_of(wide: System, b: Any, S0: Any) -> tuple[Any, Any]:
     step : ndarray, shape (p,)
     """
     fit = _WIDE**2 * wide.times(b)
-    left = S0 - total_product(b, fit)
-    step = within_step(left[:-1, :-1], left[:-1, -1])
+    step = step_of(S0 - total_product(b, fit))
     if not (xp.isfinite(fit).all() and xp.isfinite(step).all()):
         return xp.zeros_like(fit), xp.zeros_like(step)
     return fit, step

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...numerics.namespace import NUMPY as xp
 from ..cells import CellSums, WhitenedCells, whitened_cells
+from ..crossed.compress import without_step
 from ..crossed.from_cells import from_effects
 from ..group_index import stream_pairs
 from ..stream_compress import Digits, Units, unreached
@@ -41,7 +42,7 @@ def sparse_layout_of_cells(
     S0, full = unreached(at.gram(), [], cells.n_obs)
     moments = start_moments(gram, s[:, -1:])
     fit, step = effects_of(wide_system(gram, places, index), s, S0)
-    origin = fit[:, -1:] - xp.einsum("npb,p->nb", fit[:, :-1], step)[:, None]
+    origin = without_step(fit, step)[:, None]
     core = SparseCore(S=gram, s=s, origin=xp.zeros_like(origin), widths=index.widths)
     S0, core = from_effects(S0, core, origin, step)
     layout = SparseLayout(
