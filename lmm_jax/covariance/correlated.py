@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..numerics.linalg import exact
+from ..numerics.linalg import exact, symmetric_blocks
 from ..numerics.namespace import namespace
 from .arma import FirstOrders
 from .correlations import AT_BOUND, Correlation
@@ -161,9 +161,7 @@ class Correlated(Structure):
             ss = xp.eye(self.k, dtype=theta.dtype) * xp.sum(scaled * L, axis=1)[None]
             sc = xp.sum(scaled[None] * dL, axis=2).T
         cc = xp.einsum("ab,klab->kl", scaled, ddL)
-        return xp.concatenate(
-            [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
-        )
+        return symmetric_blocks(ss, sc, cc)
 
     def _bent(self, theta: Any, *, second: bool) -> tuple[Any, Any, Any]:
         """Factor of C with its derivatives, (k, k), (m_c, k, k), (m_c, m_c, k, k).

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
+from ..numerics.linalg import symmetric_blocks
 from ..numerics.namespace import namespace
 from ..numerics.taylor import Taylor, exp
 from .correlations import AT_BOUND, Correlation
@@ -200,9 +201,7 @@ class ResidualStructure(Structure):
         sc = 2.0 * xp.einsum(
             "kag,lag->kl", *_wide(slopes, xp.sum(weighted[None] * tangents, axis=2))
         )
-        return xp.concatenate(
-            [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
-        )
+        return symmetric_blocks(ss, sc, cc)
 
     def bent(self, phi: Any, places: Any, slopes: Any, W: Any) -> Any:
         """``sum_kl W_kl d2 R / d phi_k d phi_l``, (r, r, g); W is symmetric, (m, m)."""

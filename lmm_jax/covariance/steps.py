@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ..numerics.linalg import symmetric_blocks
 from ..numerics.namespace import namespace
 
 
@@ -39,9 +40,7 @@ class Step(NamedTuple):
         sc = growth @ (self.db[m_s:] * weights[None]).reshape(m_c, n).T
         axes = tuple(range(2, 2 + self.b.ndim))
         cc = xp.sum(self.b_bend * weights[None, None], axis=axes)
-        return xp.concatenate(
-            [xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)]
-        )
+        return symmetric_blocks(ss, sc, cc)
 
     def bend_of_log_h(self, weights: Any) -> Any:
         """``sum_i w_i d2 log h_i``, (m, m)."""

@@ -294,3 +294,9 @@ def symmetrize(A: Array) -> Array:
     """``(A + A') / 2`` over the last two axes."""
     xp = namespace(A)
     return 0.5 * (A + xp.swapaxes(A, -1, -2))
+
+
+def symmetric_blocks(ss: Array, sc: Array, cc: Array) -> Array:
+    """``[[ss, sc], [sc', cc]]``, (s + c, s + c)."""
+    xp = namespace(ss, sc, cc)
+    return xp.concatenate([xp.concatenate([ss, sc], axis=1), xp.concatenate([sc.T, cc], axis=1)])
