@@ -111,6 +111,11 @@ class GroupPlan:
     __repr__ = brief
 
 
+def stream_terms(codes: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Term of each stream, from the levels of the rows in every term, (n, S)."""
+    return tuple(t for t, code in enumerate(codes) for _ in range(code.shape[1]))
+
+
 def stream_pairs(n_streams: int) -> tuple[tuple[int, int], ...]:
     """Unordered pairs of streams, with themselves."""
     return tuple(combinations_with_replacement(range(n_streams), 2))
@@ -157,7 +162,7 @@ def plan_groups(
         for size, width in zip(members, widths, strict=True)
     )
     maps = _level_maps(parents, sizes, bucket, position, widths)
-    streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
+    streams = stream_terms(codes)
     columns = [c[:, s] for c in codes for s in range(c.shape[1])]
     levels = tuple(
         _table(

@@ -15,7 +15,7 @@ import numpy as np
 from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...numerics.shapes import round_up
 from ...reprs import brief
-from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups
+from ..group_index import GroupIndex, GroupPlan, LevelMap, plan_groups, stream_terms
 from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, take
 
 # Columns of a block up to which empty blocks may be added, to share compiled programs.
@@ -114,7 +114,7 @@ def plan_crossed(
         rows=tuple(padded(core.row[stream], rows) for stream in core.streams),
         block=padded(core.group_block[group], rows),
         links=links,
-        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
+        streams=stream_terms(codes),
         structures=tuple(structures),
         eliminated=tuple(eliminated),
         crossed=tuple(crossed),

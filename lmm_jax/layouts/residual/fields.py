@@ -6,17 +6,15 @@ An evaluation takes a few products of every plot with those of its row and of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..group_algebra import level_counts, rotate_columns
+from ..group_algebra import level_counts
 from .field_bucket import (
     FieldBucket,
     FieldRows,
@@ -64,9 +62,6 @@ class FieldLayout(OfWhitenedRows):
     def _bent_rows(self, theta: Array, bucket: FieldBucket, own: FieldRows, W: Any, z: Any) -> Any:
         return bent_rows(bucket, own, W, z)
 
-    def _columns(self, bucket: FieldBucket) -> int:
-        return bucket.c.shape[1] - self.S0.shape[0]
-
     def block_rows(self) -> float:
         """See :meth:`Layout.block_rows`."""
         return max((max(bucket.c.shape[1:]) for bucket in self.buckets), default=0)
@@ -93,24 +88,3 @@ class FieldLayout(OfWhitenedRows):
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(b.c.size + b.lost.size for b in self.buckets)
-
-    def over_columns(self, change: Callable[[Array, int], Array]) -> FieldLayout:
-        """See :meth:`Layout.over_columns`."""
-        buckets = []
-        for bucket in self.buckets:
-            q, c = self._columns(bucket), bucket.c
-            own = change(c[:, q:], 1)
-            joined = namespace(c, own).concatenate([c[:, :q], own], axis=1)
-            buckets.append(replace(bucket, c=joined))
-        return replace(self, S0=change(change(self.S0, 0), 1), buckets=tuple(buckets))
-
-    def rotate(self, t: int, Q: np.ndarray) -> FieldLayout:
-        """See :meth:`Layout.rotate`."""
-
-        def turned(c: Array, widths: tuple[int, ...]) -> Array:
-            N, w, R, C = c.shape
-            flat = rotate_columns(c.reshape(N, w, R * C), Q, t, self.sizes, widths)
-            return flat.reshape(N, w, R, C)
-
-        buckets = tuple(replace(b, c=turned(b.c, b.widths)) for b in self.buckets)
-        return replace(self, buckets=buckets)

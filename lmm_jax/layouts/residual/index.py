@@ -14,7 +14,15 @@ from ...covariance.structures import OfTerms, Structure, term_sizes
 from ...errors import DataError
 from ...numerics.shapes import round_up_rows, round_up_tall
 from ...reprs import brief
-from ..group_index import MAX_BUCKETS, GroupPlan, LevelMap, divide_alike, level_parent, rank_within
+from ..group_index import (
+    MAX_BUCKETS,
+    GroupPlan,
+    LevelMap,
+    divide_alike,
+    level_parent,
+    rank_within,
+    stream_terms,
+)
 
 # Rows of a group beyond which its dense matrices are too much.
 MOST_ROWS = 4000
@@ -217,7 +225,7 @@ def of_buckets(
     return dict(
         buckets=tuple(made),
         n_rows=n_rows,
-        streams=tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1])),
+        streams=stream_terms(codes),
         structures=(*structures, *rows.structures),
         n_components=n_components,
     )

@@ -6,18 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
-import numpy as np
 from jax import Array
 
 from ...covariance.residuals import residual_of
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..group_algebra import level_counts, rotate_columns
+from ..group_algebra import level_counts
 from .chain_bucket import (
     ChainBucket,
     ChainRows,
@@ -39,6 +37,7 @@ class MarkovLayout(OfWhitenedRows):
     """Sufficient statistics of a model whose residuals are correlated along time."""
 
     buckets: tuple[ChainBucket, ...]
+    _of_columns: ClassVar[tuple[str, ...]] = ("step", "before")
 
     __repr__ = brief
 
@@ -64,9 +63,6 @@ class MarkovLayout(OfWhitenedRows):
     def _bent_rows(self, theta: Array, bucket: ChainBucket, own: ChainRows, W: Any, z: Any) -> Any:
         return bent_rows(bucket, own, W, z)
 
-    def _columns(self, bucket: ChainBucket) -> int:
-        return bucket.step.shape[1] - self.S0.shape[0]
-
     def block_rows(self) -> float:
         """See :meth:`Layout.block_rows`."""
         return max((bucket.step.shape[1] for bucket in self.buckets), default=0)
@@ -90,29 +86,3 @@ class MarkovLayout(OfWhitenedRows):
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(2 * bucket.step.size for bucket in self.buckets)
-
-    def over_columns(self, change: Callable[[Array, int], Array]) -> MarkovLayout:
-        """See :meth:`Layout.over_columns`."""
-
-        def changed(A: Array, q: int) -> Array:
-            own = change(A[:, q:], 1)
-            return namespace(A, own).concatenate([A[:, :q], own], axis=1)
-
-        buckets = []
-        for bucket in self.buckets:
-            q = self._columns(bucket)
-            step, before = changed(bucket.step, q), changed(bucket.before, q)
-            buckets.append(replace(bucket, step=step, before=before))
-        return replace(self, S0=change(change(self.S0, 0), 1), buckets=tuple(buckets))
-
-    def rotate(self, t: int, Q: np.ndarray) -> MarkovLayout:
-        """See :meth:`Layout.rotate`."""
-
-        def turned(A: Array, widths: Sequence[int]) -> Array:
-            return rotate_columns(A, Q, t, self.sizes, widths)
-
-        buckets = tuple(
-            replace(b, step=turned(b.step, b.widths), before=turned(b.before, b.widths))
-            for b in self.buckets
-        )
-        return replace(self, buckets=buckets)

@@ -7,17 +7,15 @@ and the square of the random effects of a group for every row, where
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 
 from ...numerics.namespace import namespace
 from ...reprs import brief, public
-from ..group_algebra import level_counts, rotate_columns
+from ..group_algebra import level_counts
 from .bucket import of_patterns
 from .integrated import WhitenedRows
 from .starts import Squares, squares_of
@@ -70,9 +68,6 @@ class SubjectLayout(OfWhitenedRows):
     ) -> Any:
         return bent_rows(theta, self.structures, bucket, own, W, z)
 
-    def _columns(self, bucket: SubjectBucket) -> int:
-        return bucket.c.shape[1] - self.S0.shape[0]
-
     def level_counts(self) -> Array:
         """See :meth:`Layout.level_counts`."""
         xp, there = namespace(self.S0), []
@@ -88,20 +83,3 @@ class SubjectLayout(OfWhitenedRows):
     def size(self) -> int:
         """See :meth:`Layout.size`."""
         return sum(2 * b.c.size + b.c.shape[0] * b.present.size for b in self.buckets)
-
-    def over_columns(self, change: Callable[[Array, int], Array]) -> SubjectLayout:
-        """See :meth:`Layout.over_columns`."""
-        buckets = []
-        for bucket in self.buckets:
-            q, c = self._columns(bucket), bucket.c
-            own = change(c[:, q:], 1)
-            joined = namespace(c, own).concatenate([c[:, :q], own], axis=1)
-            buckets.append(replace(bucket, c=joined))
-        return replace(self, S0=change(change(self.S0, 0), 1), buckets=tuple(buckets))
-
-    def rotate(self, t: int, Q: np.ndarray) -> SubjectLayout:
-        """See :meth:`Layout.rotate`."""
-        buckets = tuple(
-            replace(b, c=rotate_columns(b.c, Q, t, self.sizes, b.widths)) for b in self.buckets
-        )
-        return replace(self, buckets=buckets)

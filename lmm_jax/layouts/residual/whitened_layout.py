@@ -6,9 +6,10 @@ An evaluation looks at every row once and at the random effects of a group, wher
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
@@ -19,7 +20,13 @@ from ...covariance.theta import factor_blocks, spread
 from ...numerics.linalg import exact, symmetrize
 from ...numerics.namespace import namespace
 from ..contract import BlupTerms, Curvature, PsiMoments, Waist, WaistJet
-from ..group_algebra import double_traces, halves_of, lambda_of, psi_curvatures
+from ..group_algebra import (
+    double_traces,
+    halves_of,
+    lambda_of,
+    psi_curvatures,
+    rotate_columns,
+)
 from .base import OfResiduals
 from .integrated import Integrated, WhitenedRows, integrate, projected, times_spread
 from .integrated_moments import RowMoments, form_of, moments_of, weighted_of
@@ -30,6 +37,8 @@ _Kept = tuple[Integrated, Array]  # of a bucket: itself, and dG
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class OfWhitenedRows(OfResiduals):
     """Sufficient statistics of a model whose residuals are whitened by themselves."""
+
+    _of_columns: ClassVar[tuple[str, ...]] = ("c",)  # what a bucket has of [Z X y], (., w, ...)
 
     # ---- what a kind of buckets knows of its rows; own is that of WhitenedRows
 
@@ -60,11 +69,11 @@ class OfWhitenedRows(OfResiduals):
         """``A' R^-1 (sum_kl W_kl R_kl - sum_k z_k R_k) R^-1 A`` of every group, (G, w, w)."""
         raise NotImplementedError
 
+    # ---- and what follows
+
     def _columns(self, bucket: Any) -> int:
         """Random effects of a group of the bucket."""
-        raise NotImplementedError
-
-    # ---- and what follows
+        return getattr(bucket, self._of_columns[0]).shape[1] - self.S0.shape[0]
 
     def _integrated(self, factors: Sequence[Array], theta: Array, bucket: Any) -> Integrated:
         return integrate(self._whitened(theta, bucket), factors, bucket.widths)
@@ -215,6 +224,33 @@ class OfWhitenedRows(OfResiduals):
             cov = spread(blocks, bucket.widths)[None] - known
             out.append(BlupTerms(b=b[:, :, 0].T, cov=xp.moveaxis(cov, 0, -1)))
         return tuple(out)
+
+    def over_columns(self, change: Callable[[Array, int], Array]) -> Self:
+        """See :meth:`Layout.over_columns`."""
+
+        def changed(A: Array, q: int) -> Array:
+            own = change(A[:, q:], 1)
+            return namespace(A, own).concatenate([A[:, :q], own], axis=1)
+
+        buckets = []
+        for bucket in self.buckets:
+            q = self._columns(bucket)
+            arrays = {name: changed(getattr(bucket, name), q) for name in self._of_columns}
+            buckets.append(replace(bucket, **arrays))
+        return replace(self, S0=change(change(self.S0, 0), 1), buckets=tuple(buckets))
+
+    def rotate(self, t: int, Q: np.ndarray) -> Self:
+        """See :meth:`Layout.rotate`."""
+
+        def turned(A: Array, widths: Sequence[int]) -> Array:
+            flat = A.reshape(*A.shape[:2], math.prod(A.shape[2:]))
+            return rotate_columns(flat, Q, t, self.sizes, widths).reshape(A.shape)
+
+        def rotated(bucket: Any) -> Any:
+            arrays = {n: turned(getattr(bucket, n), bucket.widths) for n in self._of_columns}
+            return replace(bucket, **arrays)
+
+        return replace(self, buckets=tuple(map(rotated, self.buckets)))
 
     def _tangents(self, theta: Array, bucket: Any) -> Array:
         """``dPsi / dtheta_k`` of a group, (m, q, q)."""

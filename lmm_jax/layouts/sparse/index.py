@@ -16,7 +16,7 @@ import numpy as np
 from ...covariance.structures import OfTerms, Structure
 from ...numerics.elimination import Elimination, eliminate_sparse
 from ...reprs import brief
-from ..group_index import LevelMap
+from ..group_index import LevelMap, stream_terms
 
 
 @jax.tree_util.register_dataclass
@@ -105,7 +105,7 @@ def sparse_index(
     n_components : int
         How many of the last terms are variance components.
     """
-    streams = tuple(t for t, c in enumerate(codes) for _ in range(c.shape[1]))
+    streams = stream_terms(codes)
     levels = tuple(
         np.ascontiguousarray(c[:, s], np.int32) for c in codes for s in range(c.shape[1])
     )
