@@ -20,8 +20,8 @@ from .stream_compress import (
     Scale,
     Sums,
     Units,
-    common_scale,
     fixed_maps,
+    scale_of_gram,
     whiteners_of,
 )
 
@@ -87,7 +87,7 @@ class WhitenedCells(NamedTuple):
 
 def whitened_cells(cells: CellSums, structures: Sequence[Structure]) -> WhitenedCells:
     """Cells on a common scale."""
-    scale = common_scale(cells.gram)
+    scale = scale_of_gram(cells.gram)
     squares = [cells.pair(t, t).sum(axis=0) / cells.n_obs for t in range(len(cells.levels))]
     whiteners, pivot = whiteners_of(squares, structures)
     crosses = [

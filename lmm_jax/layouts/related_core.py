@@ -14,7 +14,7 @@ from ..numerics.shapes import round_up
 from .buckets import Bucket
 from .core_columns import CoreColumns, core_term
 from .crossed.arrays import StartMoments
-from .crossed.compress import start_moments, two_way_fit, within_step
+from .crossed.compress import core_moments, two_way_fit, within_step
 from .crossed.core import Core
 from .crossed.core_index import entry_pairs, padded
 from .crossed.layout import CrossedLayout
@@ -235,7 +235,7 @@ def _moments(
         own.append(groups)
         raw.append(replace(link, d=link.d * bucket.T[0, :, link.group].T))
     y_rows: Any = core.rows(core.back(y))
-    return start_moments(
+    return core_moments(
         squares,
         y_rows,
         raw,

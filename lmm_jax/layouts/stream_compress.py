@@ -158,7 +158,7 @@ def layout_from_sums(sums: Sums, units: Units, index: GroupIndex) -> tuple[Group
     """
     xp = namespace(sums)
     p = sums.gram.shape[0] - 1
-    scale = common_scale(sums.gram)
+    scale = scale_of_gram(sums.gram)
     whiteners, z_pivot = _whiteners(sums, index)
     factors, explained = _factors(sums, scale.R, whiteners, index)
     S0, full = unreached(scale.R.T @ sums.gram @ scale.R - explained, factors, sums.n_obs)
@@ -221,7 +221,7 @@ class Digits(NamedTuple):
 
 def fixed_digits(gram: Any) -> Digits:
     """What the fixed effects alone take, from ``[X y]' W [X y]``."""
-    scale = common_scale(gram)
+    scale = scale_of_gram(gram)
     return Digits(left=scale.share, pivot=scale.pivot)
 
 
@@ -243,7 +243,7 @@ class Scale(NamedTuple):
     pivot: Array  # ()  smallest share of a column of X that those before it leave
 
 
-def common_scale(gram: Array) -> Scale:
+def scale_of_gram(gram: Array) -> Scale:
     """Columns on a common scale, from ``[X y]' W [X y]``."""
     xp = namespace(gram)
     p = gram.shape[0] - 1

@@ -102,8 +102,8 @@ def moments_of(
     buckets: Sequence[Bucket],
     index: CrossedIndex,
 ) -> StartMoments:
-    """:func:`start_moments` of a layout whose ``Z_1' Z_2`` are ``entries``."""
-    return start_moments(
+    """:func:`core_moments` of a layout whose ``Z_1' Z_2`` are ``entries``."""
+    return core_moments(
         squares,
         y_rows,
         [replace(link, d=x) for link, x in zip(links, entries, strict=True)],
@@ -241,7 +241,7 @@ def _entry_products(
     return total.reshape(q, E)
 
 
-def start_moments(
+def core_moments(
     products: Array,
     y_rows: Array,
     links: Sequence[Links],

@@ -14,7 +14,7 @@ from ...numerics.namespace import NUMPY as xp
 from ...numerics.sparse_rows import Pattern
 from ..crossed.compress import step_of, without_step
 from ..scaled_rows import maps_back, one_response, scaled_rows
-from ..sparse.compress import start_moments
+from ..sparse.compress import level_moments
 from ..sparse.gram import SparseGram, effects_of_rows, gram_of, rows_of_levels
 from ..sparse.index import SparseIndex
 from .arrays import FreeCore, Link, LinkedGram
@@ -51,7 +51,7 @@ def matrix_free_layout(
     XY = xp.by_rows(XY)
     gram = gram_of(streams, index)
     b = rows_of_levels(streams, XY, index)
-    moments = start_moments(gram, b[:, -1:])
+    moments = level_moments(gram, b[:, -1:])
     maps = maps_back(
         rows, frame, whiteners, xp.zeros((X.shape[1], 1)), index.structures, index.n_components
     )

@@ -126,7 +126,7 @@ def strata_curvature(
     first = places(layout, layout.eliminated)
     mixed = xp.at(mixed)[first].add(through)
     g = tangent_effects(jet.rest, layout, root)
-    along = _along(g, root, jet, layout, leaves, n)
+    along = _along(g, root, layout, leaves, n)
     core = _core_columns(g, jet, layout, Hf, f)
     return -2.0 * mixed + 4.0 * (along + core), symmetrize(own)
 
@@ -197,7 +197,6 @@ def _of_core(
 def _along(
     g: EffectColumns,
     root: Array,
-    jet: WaistJet[CrossedTerms],
     layout: CrossedLayout,
     leaves: Sequence[_Leaf],
     n: int,

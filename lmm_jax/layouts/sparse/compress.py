@@ -33,7 +33,7 @@ def sparse_layout(
     gram = gram_of(streams, index)
     places = Places(gram, index.order)
     b = rows_of_levels(streams, XY, index)
-    moments = start_moments(gram, b[:, -1:])
+    moments = level_moments(gram, b[:, -1:])
     wide, origin = wide_system(gram, places, index), xp.zeros_like(b)
     for _ in range(2):  # the second round takes what the ridge of the first has left
         fit, step = effects_of(wide, b, XY.T @ XY)
@@ -76,7 +76,7 @@ def effects_of(wide: System, b: Any, S0: Any) -> tuple[Any, Any]:
     return fit, step
 
 
-def start_moments(gram: SparseGram, y_rows: Any) -> StartMoments:
+def level_moments(gram: SparseGram, y_rows: Any) -> StartMoments:
     """Squares that the moment equations of the start values are made of; see `StartMoments`."""
     widths, sizes = gram.widths, gram.sizes
     parts, start = [], 0

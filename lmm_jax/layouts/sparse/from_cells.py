@@ -11,7 +11,7 @@ from ..crossed.from_cells import from_effects
 from ..group_index import stream_pairs
 from ..stream_compress import Digits, Units, unreached
 from .arrays import SparseCore
-from .compress import effects_of, start_moments, wide_system
+from .compress import effects_of, level_moments, wide_system
 from .gram import SparseGram
 from .index import SparseIndex
 from .layout import SparseLayout
@@ -40,7 +40,7 @@ def sparse_layout_of_cells(
     ]
     s = xp.concatenate([part.reshape(-1, part.shape[2]) for part in parts])[:, :, None]
     S0, full = unreached(at.gram(), [], cells.n_obs)
-    moments = start_moments(gram, s[:, -1:])
+    moments = level_moments(gram, s[:, -1:])
     fit, step = effects_of(wide_system(gram, places, index), s, S0)
     origin = without_step(fit, step)[:, None]
     core = SparseCore(S=gram, s=s, origin=xp.zeros_like(origin), widths=index.widths)

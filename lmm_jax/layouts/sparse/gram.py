@@ -42,7 +42,7 @@ class SparseGram:
         """The matrix times columns, (N, C, 1)."""
         xp = namespace(self, x)
         C = x.shape[1]
-        parts = by_term(x, self.sizes, self.widths)
+        parts = rows_by_term(x, self.sizes, self.widths)
         out = [xp.einsum("lab,lbc->lac", A, b) for A, b in zip(self.own, parts, strict=True)]
         for A, m in zip(self.across, self.meetings, strict=True):
             t, s = m.terms
@@ -53,7 +53,7 @@ class SparseGram:
         return xp.concatenate([part.reshape(-1, C) for part in out])[:, :, None]
 
 
-def by_term(x: Array, sizes: Sequence[int], widths: Sequence[int]) -> list[Array]:
+def rows_by_term(x: Array, sizes: Sequence[int], widths: Sequence[int]) -> list[Array]:
     """Rows of every term, level by level: (N, C, 1) to (L, k, C)."""
     out, start = [], 0
     for k, w in zip(sizes, widths, strict=True):
@@ -129,7 +129,7 @@ def rows_of_levels(streams: Sequence[Array], rows: Array, index: SparseIndex) ->
 
 def effects_of_rows(streams: Sequence[Array], effects: Array, index: SparseIndex) -> Array:
     """``Z a`` for effects (N, C, 1), (n, C)."""
-    parts = by_term(effects, index.sizes, index.widths)
+    parts = rows_by_term(effects, index.sizes, index.widths)
     total: Any = 0.0
     for z, level, t in zip(streams, index.levels, index.streams, strict=True):
         for a in range(z.shape[1]):

@@ -43,7 +43,7 @@ from .derivatives import (
     sparse_jet,
     sparse_moments,
 )
-from .gram import by_term
+from .gram import rows_by_term
 
 # Numbers in the storage beyond which an evaluation takes milliseconds.
 _DEAR = 1 << 14
@@ -119,7 +119,7 @@ class SparseLayout(SparseArrays):
         for L, Z, b in zip(
             system.factors,
             system.inverse.own,
-            by_term(means, sizes, self.core.widths),
+            rows_by_term(means, sizes, self.core.widths),
             strict=True,
         ):
             cov = xp.einsum("ab,lbc,dc->adl", L, Z, L)
