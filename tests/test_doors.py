@@ -18,7 +18,7 @@ import scipy.sparse
 
 import lmm_jax as lmm
 from lmm_jax import DataError, FormulaError
-from lmm_jax.inputs.matching import find, merged, shown, spelled
+from lmm_jax.inputs.matching import find, label_shown, merged, spelled
 
 RTOL = 1e-12  # sums of the same numbers, float32 and Decimal exactly representable
 
@@ -513,8 +513,8 @@ def test_a_label_that_two_levels_have_is_refused():
 
 def test_labels_are_shown_without_their_type():
     labels = [np.int64(33), np.float64(33), 33.5, "a", np.str_("a"), ("a", np.int64(1)), True]
-    assert [*map(shown, labels)] == ["33", "33", "33.5", "'a'", "'a'", "('a', 1)", "True"]
-    assert shown(DAYS[0]) == "2026-01-01"
+    assert [*map(label_shown, labels)] == ["33", "33", "33.5", "'a'", "'a'", "('a', 1)", "True"]
+    assert label_shown(DAYS[0]) == "2026-01-01"
     for labels in ([350], [350.0], np.array([350.0], np.float32), pd.array([350], dtype="Int64")):
         assert spelled(pd.Index(labels)).tolist() == ["350"]
     assert spelled(pd.Index([1.5, 2.0])).tolist() == ["1.5", "2"]

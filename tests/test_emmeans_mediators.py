@@ -199,3 +199,23 @@ def test_rows_are_needed(tmp_path):
     bare = lmm.load(tmp_path / "fit.npz")
     with pytest.raises(DataError):
         lmm.emmeans(bare, "A", cov_reduce="x ~ A")
+
+
+def test_dates_are_labels_as_they_were_given():
+    """Of a model that computes with their days."""
+    data = logs().assign(days=lambda d: np.round(d["x"] * 40))
+    data["date"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(data["days"], unit="D")
+    res = lmm.fit("y ~ A * as.numeric(date) + (1 | g)", data)
+    at = {"date": ["2020-01-03", "2020-02-01 12:00"]}
+    found = lmm.emmeans(res, ["date", "A"], at=at)
+    assert found.to_frame()["date"].unique().tolist() == list(map(pd.Timestamp, at["date"]))
+    assert (
+        found.pairs(by="A").to_frame()["contrast"].tolist()
+        == ["(date2020-01-03) - (date2020-02-01 12:00:00)"] * 2
+    )
+    plain = lmm.emmeans(
+        lmm.fit("y ~ A * days + (1 | g)", data), ["days", "A"], at={"days": [2, 31.5]}
+    )
+    assert_close(found.to_frame()["estimate"], plain.to_frame()["estimate"], 1e-8)
+    held = lmm.emmeans(res, "A", at={"date": ["2020-01-03"]})
+    assert "Covariates held at date = 2020-01-03\n" in str(held)

@@ -128,8 +128,7 @@ def _first_means(model: Design, residual: Residual, fitted: Fitted) -> np.ndarra
         return residual.rows.covariate
     plain = residual.without_covariate()
     if plain is None and not model.terms:  # least squares
-        root = np.ones(model.nobs) if model.weights is None else np.sqrt(model.weights)
-        offset = np.zeros(model.nobs) if model.offset is None else model.offset
-        beta = np.linalg.lstsq(root[:, None] * model.exog, root * (model.endog - offset))[0]
-        return np.asarray(model.exog @ beta + offset)
+        root = np.sqrt(model.row_weights)
+        beta = np.linalg.lstsq(root[:, None] * model.exog, root * model.endog_less_offset)[0]
+        return np.asarray(model.exog @ beta + (0.0 if model.offset is None else model.offset))
     return fitted(replace(model, residual=plain), None).fittedvalues.to_numpy()

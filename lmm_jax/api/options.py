@@ -73,16 +73,11 @@ def method_names(method: Any) -> tuple[str, ...]:
     return tuple(choice(name, "method", METHODS) for name in method)
 
 
-def correlated_sizes(design: Design) -> tuple[int, ...]:
-    """Block sizes of ``cov_re``."""
-    return design.sizes[: len(design.sizes) - design.n_components]
-
-
 def read_params(given: Any, design: Design, what: str) -> Params | None:
     """``Params`` of the right shapes from a ``Params`` or a packed vector."""
     if given is None:
         return None
-    sizes, p = correlated_sizes(design), design.exog.shape[1]
+    sizes, p = design.correlated_sizes, design.exog.shape[1]
     if isinstance(given, Params):
         params = design.ordered(given)
     elif isinstance(given, FitRecord):
@@ -107,7 +102,7 @@ def read_start(given: Any, design: Design) -> Params | None:
         require(design, "start_params")
     params = read_params(given, design, "start_params")
     if params is not None:
-        check_blocks(params, correlated_sizes(design), "start_params")
+        check_blocks(params, design.correlated_sizes, "start_params")
         check_covariance(np.asarray(params.cov_re), "start_params.cov_re")
         check_covariance(np.diag(np.asarray(params.vcomp)), "start_params.vcomp")
     return params
@@ -183,7 +178,7 @@ def covariance_masks(design: Design, free: Params | None) -> tuple[Mask, ...] | 
         return None
     masks: list[Mask] = []
     offset = 0
-    for k in correlated_sizes(design):
+    for k in design.correlated_sizes:
         block = free.cov_re[offset : offset + k, offset : offset + k] != 0
         if (block != block.T).any():
             raise DataError("free.cov_re must be symmetric")
@@ -220,7 +215,7 @@ def fixed_penalty(design: Design, penalty: Any) -> Any:
 
 def covariance_penalty(design: Design, penalty: Any) -> Any:
     """``cov_pen`` as a pytree that is called with the relative ``cov_re``."""
-    k = sum(correlated_sizes(design))
+    k = sum(design.correlated_sizes)
     return None if penalty is None else _as_pytree(penalty, "cov_pen", (k, k))
 
 

@@ -148,8 +148,7 @@ def _noise(
     if design.residual is not None:
         return np.sqrt(scale) * noise_draws(design, residual_truth(model, design), n, rng)
     residual_truth(model, design)  # refuses a fit that has one
-    w = np.ones(design.nobs) if design.weights is None else design.weights
-    return np.sqrt(scale / w)[:, None] * rng.standard_normal((design.nobs, n))
+    return np.sqrt(scale / design.row_weights)[:, None] * rng.standard_normal((design.nobs, n))
 
 
 def residual_truth(model: LMMResults | Params, design: Design) -> list[np.ndarray]:
@@ -232,7 +231,7 @@ def _fixed_part(model: LMMResults | Params, design: Design) -> np.ndarray:
 
 def _read_truth(params: Params, design: Design, what: str) -> Params:
     """Parameters of the shapes that the design needs."""
-    sizes = design.sizes[: len(design.sizes) - design.n_components]
+    sizes = design.correlated_sizes
     read = check_shapes(
         design.ordered(params), sizes, design.exog.shape[1], design.n_components, what
     )
@@ -268,7 +267,7 @@ def _blocks(params: Params, design: Design, what: str) -> list[np.ndarray]:
     read = _read_truth(params, design, what)
     cov_re, vcomp = np.asarray(read.cov_re), np.asarray(read.vcomp)
     blocks, start = [], 0
-    for size in design.sizes[: len(design.sizes) - design.n_components]:
+    for size in design.correlated_sizes:
         blocks.append(cov_re[start : start + size, start : start + size])
         start += size
     return blocks + [v.reshape(1, 1) for v in vcomp]

@@ -133,9 +133,8 @@ class GroupedRows(LaneRows):
         """See :meth:`LaneRows.of`: of a design of independent groups."""
         layout, index = design.compressed.layout, design.plan.index
         assert isinstance(layout, GroupedLayout) and isinstance(index, GroupIndex)
-        weights = np.ones(design.nobs) if design.weights is None else design.weights
         Z = tuple(term.values for term in design.terms)
-        shared = share(design.free_exog(), Z, weights, index, layout)
+        shared = share(design.free_exog(), Z, design.row_weights, index, layout)
         grid = design.compressed.merged.size() <= SMALL_PROBLEM
         return cls(design=design, grid=grid, shared=shared, arrays=shared)
 

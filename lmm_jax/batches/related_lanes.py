@@ -46,7 +46,7 @@ class Rotation:
 def rotation_of(design: Design) -> Rotation:
     """One decomposition of the relationship of the ids with rows."""
     X, term = design.free_exog(), term_columns(design.terms[0])
-    weights = np.ones(design.nobs) if design.weights is None else design.weights
+    weights = design.row_weights
     rows = on_scale(np.zeros((design.nobs, 1)), X, [term], weights)
     assert term.known is not None  # the caller has looked
     spectrum = spectrum_of(term.known, ids_of(rows, 0).lengths, rows.scales[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..inputs.matching import shown, spelled
+from ..inputs.matching import label_shown, spelled
 from .batch_reader import in_order
 from .schema import Schema
 from .sum_arrays import SumArrays, Sums, distinct_rows, link_columns, total
@@ -145,8 +145,8 @@ def _labels(labels: pd.Index[Any], name: str, pa: Any) -> Any:
     if not text.is_unique:
         raise DataError(
             f"`{name}` has labels of several types that are the same text, "
-            f"{shown(text[text.duplicated()][0])}: a table would have one row for two of them; "
-            "make them text that differs"
+            f"{label_shown(text[text.duplicated()][0])}: a table would have one row for two of "
+            "them; make them text that differs"
         )
     return pa.array(text)
 

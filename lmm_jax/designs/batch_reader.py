@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import DataError, UnknownLabel
 from ..formulas import matrices as mat
-from ..inputs.matching import distinct, find, shown
+from ..inputs.matching import distinct, find, label_shown
 from .checks import check_units, check_weights, finite_vector
 from .data_frames import as_pandas
 from .row_wise import Company, check_row_wise
@@ -133,8 +133,8 @@ def in_order(
         places = find(fixed, labels, name)
         if (places < 0).any():
             raise DataError(
-                f"`{name}` has the level {shown(labels[int(np.argmin(places))])}, which is not "
-                f"among the {len(fixed):,} of the schema"
+                f"`{name}` has the level {label_shown(labels[int(np.argmin(places))])}, which is "
+                f"not among the {len(fixed):,} of the schema"
             )
         labels, order = fixed[places], np.argsort(places)
     if (order[1:] > order[:-1]).all():

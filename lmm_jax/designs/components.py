@@ -12,7 +12,7 @@ import scipy.sparse
 from ..errors import DataError
 from ..inputs.arrays import matrix as matrix_of
 from ..inputs.arrays import plain
-from ..inputs.matching import distinct, find, shown
+from ..inputs.matching import distinct, find, label_shown
 
 
 def component_matrices(
@@ -103,14 +103,14 @@ def _stack_groups(
     starts = np.cumsum(counts) - counts
     for label, place, start, count in zip(levels, places, starts, counts, strict=True):
         if place < 0:
-            raise DataError(f"{what} has no matrix for the group {shown(label)}")
+            raise DataError(f"{what} has no matrix for the group {label_shown(label)}")
         part = parts[keys[place]]
         if not scipy.sparse.issparse(part):
-            part = matrix_of(part, f"{what}[{shown(label)}]")[0]
+            part = matrix_of(part, f"{what}[{label_shown(label)}]")[0]
         block = scipy.sparse.coo_array(part)
         if block.shape[0] != count:
             raise DataError(
-                f"{what}[{shown(label)}] has {block.shape[0]} rows but the group {count}"
+                f"{what}[{label_shown(label)}] has {block.shape[0]} rows but the group {count}"
             )
         rows.append(order[start + block.row])
         columns.append(block.col)

@@ -118,19 +118,34 @@ class Design:
         return self.endog.size
 
     @property
+    def row_weights(self) -> np.ndarray:
+        """Prior weights, (n,): ones where none were given."""
+        return np.ones(self.nobs) if self.weights is None else self.weights
+
+    @property
+    def endog_less_offset(self) -> np.ndarray:
+        """The response without the part of its mean that is known, (n,)."""
+        return self.endog if self.offset is None else self.endog - self.offset
+
+    @property
+    def correlated_sizes(self) -> tuple[int, ...]:
+        """Block sizes of ``cov_re``."""
+        return self.sizes[: len(self.sizes) - self.n_components]
+
+    @property
     def has_rows(self) -> bool:
         """Whether the rows are in memory."""
         return True
 
     def response_bound(self) -> float:
         """At least the norm of y around its mean, from one look at y."""
-        y = self.endog if self.offset is None else self.endog - self.offset
+        y = self.endog_less_offset
         total = self.nobs if self.weights is None else self.weights.sum()
         return 2.0 * max(float(y.max()), -float(y.min())) * float(np.sqrt(total))
 
     def response_size(self) -> tuple[float, float, float]:
         """Largest ``|y|``, norm of y around its mean in units of it, and the sum of the weights."""
-        y = self.endog if self.offset is None else self.endog - self.offset
+        y = self.endog_less_offset
         largest = max(float(y.max()), -float(y.min()))
         centred = y / (largest or 1.0)  # squares stay in the range of floats
         centred -= np.average(centred, weights=self.weights)

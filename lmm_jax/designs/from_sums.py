@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import ConvergenceWarning, DataError, RankWarning, warn_user
-from ..inputs.matching import shown
+from ..inputs.matching import label_shown
 from ..layouts.cells import CellSums, grouped_sums
 from ..layouts.crossed.from_cells import crossed_layout
 from ..layouts.crossed.index import CrossedIndex
@@ -208,7 +208,7 @@ def _check_categories(sums: RowSums) -> None:
         if not seen.all():
             absent = sums.schema.declared[name][~seen]
             raise DataError(
-                f"`{name}` declares {', '.join(map(shown, absent))}, which no row of the "
+                f"`{name}` declares {', '.join(map(label_shown, absent))}, which no row of the "
                 "batches has: declare the categories that occur"
             )
 

@@ -16,7 +16,7 @@ from ..formulas.evaluation import CATEGORIES
 from ..formulas.right_side import variables
 from ..formulas.times import TYPES
 from ..inputs.arguments import choice, items, mapping
-from ..inputs.matching import distinct, find, shown
+from ..inputs.matching import distinct, find, label_shown
 from ..layouts.stream_compress import Units
 from ..layouts.stream_pass import column_units
 from .bars import bar_terms
@@ -129,7 +129,9 @@ def read_levels(levels: Any, columns: Columns) -> dict[str, pd.Index[Any]]:
     out = {}
     for name, labels in mapping(levels, "levels").items():
         if name not in columns.names:
-            raise DataError(f"levels names the column {shown(name)}, which the model does not read")
+            raise DataError(
+                f"levels names the column {label_shown(name)}, which the model does not read"
+            )
         if isinstance(labels, str | bytes):
             raise DataError(f"the levels of `{name}` are a text: pass a list of labels")
         index = pd.Index(items(labels, f"levels[{name!r}]"), tupleize_cols=False)
@@ -148,7 +150,9 @@ def _with_levels(
         places = find(levels[name], frame[name], name)
         if (places < 0).any():
             label = frame[name].iloc[int(np.argmin(places))]
-            raise DataError(f"the sample has the level {shown(label)} of `{name}`, levels has not")
+            raise DataError(
+                f"the sample has the level {label_shown(label)} of `{name}`, levels has not"
+            )
         fixed[name] = pd.Categorical.from_codes(places, categories=levels[name])
     return frame.assign(**fixed) if fixed else frame
 

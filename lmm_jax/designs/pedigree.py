@@ -9,10 +9,9 @@ import pandas as pd
 import scipy.sparse
 
 from ..errors import DataError
-from ..inputs.arguments import flag, hinted
-from ..inputs.arguments import shown as as_shown
+from ..inputs.arguments import flag, hinted, shown
 from ..inputs.arrays import missing as missing_entries
-from ..inputs.matching import distinct, find, merged, shown
+from ..inputs.matching import distinct, find, label_shown, merged
 from .data_frames import as_pandas
 
 # What stands for an unknown parent beside missing values.
@@ -93,16 +92,14 @@ def _read(
     """Individuals, and the places of their parents, (L, 2); -1: unknown."""
     for what, given in {"id": id, "sire": sire, "dam": dam}.items():
         if not isinstance(given, str | None):
-            raise DataError(
-                f"{what}={as_shown(given)}: a name of a column of the pedigree is needed"
-            )
+            raise DataError(f"{what}={shown(given)}: a name of a column of the pedigree is needed")
     if id is None:
         others = [name for name in frame.columns if name not in (sire, dam)]
         id = str(others[0]) if others else "id"
     for name in (id, sire, dam):
         if not isinstance(name, str) or name not in frame.columns:
             raise DataError(
-                f"the pedigree has no column {shown(name)} (its columns: "
+                f"the pedigree has no column {label_shown(name)} (its columns: "
                 f"{', '.join(map(str, frame.columns))}): pass id=, sire= and dam="
             )
     if not len(frame):
@@ -115,7 +112,7 @@ def _read(
         )
     codes, ids = distinct(own, id)
     if len(ids) < len(frame):
-        twice = shown(ids[int(np.argmax(np.bincount(codes) > 1))])
+        twice = label_shown(ids[int(np.argmax(np.bincount(codes) > 1))])
         raise DataError(f"the pedigree has several rows for {twice}: one row an individual")
     for name in (sire, dam):
         named = frame[name][~_is_unknown(frame[name])]
@@ -166,8 +163,8 @@ def _loop(ids: pd.Index[Any], parents: np.ndarray, waiting: np.ndarray) -> str:
         at = int(next(p for p in parents[at] if stuck[p]))
     loop = ids[sorted(path[path.index(at) :])]
     if len(loop) == 1:
-        return f"{shown(loop[0])} is its own parent"
-    some = ", ".join(map(shown, loop[:_MOST_NAMED])) + ", ..." * (len(loop) > _MOST_NAMED)
+        return f"{label_shown(loop[0])} is its own parent"
+    some = ", ".join(map(label_shown, loop[:_MOST_NAMED])) + ", ..." * (len(loop) > _MOST_NAMED)
     return f"{some} are among their own ancestors"
 
 
@@ -230,8 +227,8 @@ def _inverse(parents: np.ndarray, inbreeding: np.ndarray, ids: pd.Index[Any]) ->
     none = D < 1e-12
     if none.any():
         raise DataError(
-            f"the relationships have no inverse: {shown(ids[int(none.argmax())])} has completely "
-            "inbred parents, and no variance of its own"
+            f"the relationships have no inverse: {label_shown(ids[int(none.argmax())])} has "
+            "completely inbred parents, and no variance of its own"
         )
     child, which = np.nonzero(known)
     own = np.arange(L)

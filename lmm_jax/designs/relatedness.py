@@ -15,7 +15,7 @@ from scipy import linalg
 from ..errors import DataError
 from ..inputs.arguments import mapping
 from ..inputs.arrays import numbers, plain
-from ..inputs.matching import find, shown
+from ..inputs.matching import find, label_shown
 from ..numerics.blocks import AnyMatrix, dense_block, is_sparse, members_of
 from .relationship import Relationship
 from .terms import RandomTerm
@@ -55,8 +55,8 @@ def related_terms(terms: Sequence[RandomTerm], relatedness: Any) -> list[RandomT
         if name not in factors:
             there = f"groups by {', '.join(map(repr, factors))}" if factors else "has none"
             raise DataError(
-                f"relatedness names {shown(name)}, by which no random effect is grouped: the model "
-                f"{there}"
+                f"relatedness names {label_shown(name)}, by which no random effect is grouped: the "
+                f"model {there}"
             )
     read = {
         name: read_relationship(value, f"relatedness[{name!r}]") for name, value in given.items()
@@ -93,7 +93,7 @@ def _related(term: RandomTerm, relationship: Relationship) -> RandomTerm:
     places = find(relationship.ids, term.levels, term.group)
     lost = term.levels[places < 0]
     if len(lost):
-        some = ", ".join(map(shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
+        some = ", ".join(map(label_shown, lost[:5])) + (", ..." if len(lost) > 5 else "")
         raise DataError(
             f"relatedness[{term.group!r}] has no row for {len(lost)} of the {len(places)} labels "
             f"of {term.group!r} ({some}): add them, unrelated ones with 1 on the diagonal, or "
@@ -159,7 +159,7 @@ def _of_frame(frame: pd.DataFrame, what: str) -> tuple[Any, pd.Index[Any]]:
         raise DataError(f"{what} has the shape {frame.shape}: a square matrix is needed")
     places = find(columns, ids, what)
     if (places < 0).any():
-        lost = shown(ids[int(np.argmin(places))])
+        lost = label_shown(ids[int(np.argmin(places))])
         raise DataError(
             f"{what} has a row but no column for {lost}: index and columns need the same ids"
         )
@@ -180,7 +180,7 @@ def _check_ids(ids: pd.Index[Any], n: int, rows: int, what: str) -> None:
     if np.any(ids.isna()):
         raise DataError(f"{what} has a missing id: name every row")
     if not ids.is_unique:
-        raise DataError(f"{what} has the id {shown(ids[ids.duplicated()][0])} more than once")
+        raise DataError(f"{what} has the id {label_shown(ids[ids.duplicated()][0])} more than once")
 
 
 def _numeric(matrix: Any, what: str) -> AnyMatrix:
@@ -212,8 +212,8 @@ def _symmetric(A: Any, ids: pd.Index[Any], what: str) -> AnyMatrix:
     largest = float(abs(A).max()) if is_sparse(A) else max(float(A.max()), -float(A.min()))
     if worst > _ASYMMETRY * largest:
         raise DataError(
-            f"{what} is not symmetric: {shown(ids[i])} and {shown(ids[j])} have {A[i, j]:g} in one "
-            f"triangle and {A[j, i]:g} in the other"
+            f"{what} is not symmetric: {label_shown(ids[i])} and {label_shown(ids[j])} have "
+            f"{A[i, j]:g} in one triangle and {A[j, i]:g} in the other"
         )
     mean: Any = A + A.T
     mean *= 0.5

@@ -16,7 +16,7 @@ from ..covariance.residuals import ResidualStructure
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.residual import SEPARABLE, ResidualTerm
-from ..inputs.matching import find, shown, spelled
+from ..inputs.matching import find, label_shown, spelled
 from ..inputs.series import since
 from ..layouts.residual.index import ResidualRows
 from .bars import group_labels
@@ -115,7 +115,7 @@ def check_subjects(
     labels = group_labels(residual.term.group, data, context, _remembered(residual))
     label = labels.iloc[int(np.argmin(new.subject))]
     raise DataError(
-        f"{residual.text}: the fit has not seen the subject {shown(label)}, pass "
+        f"{residual.text}: the fit has not seen the subject {label_shown(label)}, pass "
         "new_levels='population' to predict it by its fixed effects, or 'nan'"
     )
 
@@ -140,8 +140,8 @@ def _refuse(term: ResidualTerm, what: str, label: Any, known: pd.Index[Any]) -> 
     names = spelled(known)
     some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
     raise DataError(
-        f"{term.text} knows nothing of the {what} {shown(label)}, which the fit has not seen: it "
-        f"has seen {some}"
+        f"{term.text} knows nothing of the {what} {label_shown(label)}, which the fit has not "
+        f"seen: it has seen {some}"
     )
 
 
@@ -191,7 +191,7 @@ def _new_places(
         if apart.any():
             raise DataError(
                 f"{term.text} is over visits at whole numbers, and "
-                f"{shown(labels.iloc[int(np.argmax(apart))])} is none: car1 takes any times"
+                f"{label_shown(labels.iloc[int(np.argmax(apart))])} is none: car1 takes any times"
             )
         at = np.where((codes < 0) & whole & _in_reach(correlation, other), other, at)
     if np.isnan(at).any():

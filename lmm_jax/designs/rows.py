@@ -13,7 +13,7 @@ from ..formulas.right_side import variables
 from ..inputs.arguments import choice
 from ..inputs.arrays import missing as missing_entries
 from ..inputs.arrays import vector
-from ..inputs.matching import distinct, find, shown
+from ..inputs.matching import distinct, find, label_shown
 from .data_frames import MISSING
 
 
@@ -108,7 +108,7 @@ def _labelled(data: pd.DataFrame, labels: Any) -> np.ndarray:
     codes, rows = distinct(data.index, "the index of the data")
     places = find(rows, labels, "subset")
     if (places < 0).any():
-        unknown = shown(labels[int(np.argmin(places))])
+        unknown = label_shown(labels[int(np.argmin(places))])
         raise DataError(
             f"subset names rows that are not in the index of the data, such as {unknown}: pass "
             "labels of the index, or a mask"

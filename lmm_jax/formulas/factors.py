@@ -23,9 +23,8 @@ from formulaic.utils.sentinels import UNSET
 from formulaic.utils.stateful_transforms import stateful_transform
 
 from ..errors import DataError, UnknownLabel
-from ..inputs.arguments import flag, is_whole, numbers
+from ..inputs.arguments import flag, is_whole, numbers, shown
 from ..inputs.arguments import names as texts
-from ..inputs.arguments import shown as argument
 from ..inputs.frames import read_frame
 from ..inputs.matching import find, first_shown, spelling
 from .columns import beside
@@ -251,7 +250,7 @@ def _read(contrasts: Any, ordered: bool) -> Any:
         found = found if frame is None else frame
     known = found is None or isinstance(found, _Counted) or are_contrasts(found)
     if not known and np.ndim(found) < 2:
-        raise DataError(f"{argument(found)} beside a factor: contrasts are needed, `C(f, Sum)`")
+        raise DataError(f"{shown(found)} beside a factor: contrasts are needed, `C(f, Sum)`")
     return found
 
 

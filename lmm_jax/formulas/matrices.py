@@ -16,7 +16,7 @@ import scipy.sparse
 from formulaic import ModelSpec, SimpleFormula
 
 from ..errors import DataError, RankWarning, of_new_data, warn_user
-from ..inputs.matching import row_shown, shown
+from ..inputs.matching import label_shown, row_shown
 from ..inputs.names import unique
 from .columns import plain, real
 from .evaluation import Scope, resolve, shaped
@@ -120,10 +120,8 @@ def build(
     spec: ModelSpec = matrix.model_spec
     for expr, (_, state) in spec.encoder_state.items():
         if len(state.get("categories", ())) == 1 and f"{expr}[" not in "".join(spec.column_names):
-            message = (
-                f"`{expr}` has one level only, {shown(state['categories'][0])}: it adds no column"
-            )
-            warn_user(message, RankWarning)
+            level = label_shown(state["categories"][0])
+            warn_user(f"`{expr}` has one level only, {level}: it adds no column", RankWarning)
     names = unique(str(name) for name in spec.column_names)
     return Matrix(values=_checked(matrix, names, data.index), names=names, spec=spec)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import TextWarning, warn_user
-from ..inputs.matching import shown
+from ..inputs.matching import label_shown
 
 # Text of a number, with a decimal point or comma; the share of a factor's levels that makes it
 # numbers, and levels with decimals that are too many for doses.
@@ -30,7 +30,7 @@ def needs_numbers(values: pd.Series[Any], name: str, otherwise: str = "") -> str
     """What to say of a column of text that is computed with, and could be otherwise."""
     labels = pd.unique(values.dropna()).tolist()
     other = [label for label in labels if not _is_number(label)]
-    what = f"{name} is text, {shown((other or labels)[0])} for example"
+    what = f"{name} is text, {label_shown((other or labels)[0])} for example"
     if len(other) == len(labels):
         return f"{what}: numbers are needed, without units{otherwise}"
     commas = [str(label) for label in labels if _is_number(label) and "," in str(label)]
@@ -94,7 +94,11 @@ def warn_of_numbers(levels: Sequence[Any], name: str) -> None:
     commas = [level for level in decimal if "," in level]
     if not found or not (rest or commas):
         return
-    what = f"all but {', '.join(map(shown, rest[:3]))} are numbers" if rest else "they are numbers"
+    what = (
+        f"all but {', '.join(map(label_shown, rest[:3]))} are numbers"
+        if rest
+        else "they are numbers"
+    )
     warn_user(
         f"`{name}` is text and a factor of {len(levels)} levels, and {what}: as a covariate, "
         f"{_reading(commas, bool(rest))}; as a factor, C({name}), without this warning",

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import DataError
 from .frames import read_frame
-from .matching import first_shown, shown, spelling
+from .matching import first_shown, label_shown, spelling
 
 # What polars calls the columns of an array that nobody has named.
 _UNNAMED = "column_"
@@ -57,14 +57,16 @@ def in_order(
     places = [_place(label, lists) for label in labels]
     known = first_shown(names, 12)
     if -1 in places:
-        label = shown(labels[places.index(-1)])
+        label = label_shown(labels[places.index(-1)])
         raise DataError(f"{what} has the label {label}: there are {known or 'none'}")
     if len(set(places)) < len(places):
         twice = next(p for p in places if places.count(p) > 1)
-        raise DataError(f"{what} has the label {shown(names[twice])} twice")
+        raise DataError(f"{what} has the label {label_shown(names[twice])} twice")
     left = [name for place, name in enumerate(names) if place not in places]
     if whole and left:
-        raise DataError(f"{what} has no {shown(left[0])}: a number for each of {known} is needed")
+        raise DataError(
+            f"{what} has no {label_shown(left[0])}: a number for each of {known} is needed"
+        )
     out = np.zeros((*values.shape[:-1], len(names)), dtype=np.result_type(values, np.float64))
     out[..., places] = values
     return out

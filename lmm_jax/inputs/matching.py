@@ -17,10 +17,10 @@ from .series import check_told_apart
 _EXACT = 2.0**53
 
 
-def shown(label: Any) -> str:
+def label_shown(label: Any) -> str:
     """A label as a message shows it: ``33``, ``'a'``, ``2026-01-31``; not NumPy's repr."""
     if isinstance(label, tuple):
-        return f"({', '.join(map(shown, label))})"
+        return f"({', '.join(map(label_shown, label))})"
     if isinstance(label, str | bytes):
         return repr(str(label) if isinstance(label, str) else label)
     return spelling(label)
@@ -28,7 +28,7 @@ def shown(label: Any) -> str:
 
 def first_shown(labels: Iterable[Any], most: int = 8) -> str:
     """The first few of some labels, as a message lists them."""
-    few = [shown(label) for label in islice(labels, most + 1)]
+    few = [label_shown(label) for label in islice(labels, most + 1)]
     return ", ".join([*few[:most], "..."] if len(few) > most else few)
 
 
@@ -37,7 +37,7 @@ def row_shown(at: int, index: pd.Index[Any] | None) -> str:
 
     After rows are left out a place among the others leads to a wrong one.
     """
-    return f"row {at}" if index is None else f"row {shown(index[at])} of the index"
+    return f"row {at}" if index is None else f"row {label_shown(index[at])} of the index"
 
 
 def spelling(label: Any) -> str:
@@ -140,7 +140,7 @@ def find(levels: pd.Index[Any], labels: Any, what: str) -> np.ndarray:
 def _places(levels: pd.Index[Any], labels: pd.Index[Any], what: str) -> np.ndarray:
     """The same for labels that are all different."""
     if not levels.is_unique:
-        twice = shown(levels[levels.duplicated()][0])
+        twice = label_shown(levels[levels.duplicated()][0])
         raise DataError(
             f"{what!r} has the label {twice} for two levels: rename one of them, so that rows can "
             "be told apart"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..errors import UnknownLabel
 from .arguments import choice
-from .matching import shown
+from .matching import label_shown
 
 V = TypeVar("V")
 # Labels that a message lists before it stops.
@@ -47,7 +47,7 @@ def suggestion(name: Any, known: Iterable[Any]) -> str:
     else:
         folded = {str(k).lower(): k for k in known}
         same = [folded[k] for k in get_close_matches(name.lower(), list(folded), 3)]
-    return f"; did you mean {' or '.join(shown(k) for k in same)}?" if same else ""
+    return f"; did you mean {' or '.join(label_shown(k) for k in same)}?" if same else ""
 
 
 def unquoted(name: Any) -> Any:
@@ -145,10 +145,11 @@ def chosen_name(name: Any, what: str, names: Sequence[str]) -> str:
 
 def refuse(name: Any, known: Sequence[Any], what: str) -> NoReturn:
     """Raise for a label that is not among those known."""
-    some = ", ".join(shown(k) for k in known[:_LISTED])
+    some = ", ".join(label_shown(k) for k in known[:_LISTED])
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     raise UnknownLabel(
-        f"{what} has no {shown(name)}: it has {some or 'no entries'}{more}{suggestion(name, known)}"
+        f"{what} has no {label_shown(name)}: it has {some or 'no entries'}{more}"
+        f"{suggestion(name, known)}"
     )
 
 
@@ -160,7 +161,7 @@ class Labelled(dict[str, V]):
             index = getattr(value, "index", None)
             if isinstance(index, pd.Index) and isinstance(key, Hashable) and key in index:
                 raise UnknownLabel(
-                    f"{shown(key)} is a level of {name!r}: it is in [{name!r}].loc[{key!r}]"
+                    f"{label_shown(key)} is a level of {name!r}: it is in [{name!r}].loc[{key!r}]"
                 )
         refuse(key, list(self), "the result")
 

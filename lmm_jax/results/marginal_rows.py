@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Variables
+from ..designs.variables import Variables, column_of
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
@@ -26,6 +26,7 @@ from ..inference.means.grid import (
 )
 from ..inference.means.transformations import is_name, transformation_of
 from ..inputs.arguments import choice, probability, shown, whole_number
+from ..inputs.matching import spelling
 from ..inputs.names import unquoted
 from ..reprs import plain_number
 from .marginal import MarginalMeans
@@ -182,7 +183,7 @@ def means_on(
     return MarginalMeans(
         at=at,
         labels=Labels(
-            table=pd.DataFrame(labels),
+            table=_dated(labels, known),
             factors=tuple(labels),
             covariates=frozenset(known.covariates),
             parents=grid.parents,
@@ -200,6 +201,16 @@ def means_on(
         notes=notes,
         output=fit.output,
     )
+
+
+def _dated(labels: Mapping[str, list[Any]], known: Variables) -> pd.DataFrame:
+    """A table of labels, whose days since 1970 are dates where the variable has dates."""
+    table = pd.DataFrame(labels)
+    for name in table.columns.intersection(list(known.covariates)):
+        dtype = known.covariates[name].dtype
+        if dtype is not None and dtype.kind == "M":
+            table[name] = column_of(name, labels[name], known).dt.round("s")
+    return table
 
 
 def _averaged(grid: Grid, labels: Any, fit: Basis, weights: Any) -> tuple[str, ...]:
@@ -232,11 +243,16 @@ def _held(
     held = {n: v for n, v in held.items() if len(grid.values[n]) == 1}
     if not held:
         return ()
-    where = [f"{name} = {plain_number(float(value))}" for name, value in held.items()]
+    dated = _dated({name: [value] for name, value in held.items()}, known)
+    where = [f"{name} = {_text(dated[name].iloc[0])}" for name in held]
     mixed = _interacting(fit.source, set(labels), set(held))
     what = f"interaction{'s' * (len(mixed) > 1)} {', '.join(mixed)}"
     told = (f"With the {what} differences depend on where that is",) if mixed else ()
     return (f"Covariates held at {', '.join(where)}", *told)
+
+
+def _text(value: Any) -> str:
+    return spelling(value) if isinstance(value, pd.Timestamp) else plain_number(float(value))
 
 
 def _of_offset(fit: Basis, moved: Set[str]) -> tuple[str, ...]:

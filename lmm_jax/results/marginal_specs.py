@@ -16,7 +16,7 @@ from ..formulas.expressions import masked
 from ..formulas.functions import days_of
 from ..inference.means.grid import check_nested, grid_values, parents_of
 from ..inputs.arguments import choice, items, mapping, numbers, shown
-from ..inputs.matching import shown as label
+from ..inputs.matching import label_shown
 from ..inputs.names import unquoted
 
 
@@ -107,11 +107,11 @@ def _in_days(values: list[Any], known: Covariate) -> Any:
     dated = not spans and found.dtype.kind == "M"
     if dated and (found.dt.tz is None) != (zone is None):
         what += f" in a time zone, as of {zone}" if zone else " without a time zone, as of the fit"
-        raise DataError(f"at has {label(values[0])}, which is no {what}")
+        raise DataError(f"at has {label_shown(values[0])}, which is no {what}")
     try:
         return days_of(found.astype(known.dtype))
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"at has {label(values[0])}, which is no {what}") from error
+        raise DataError(f"at has {label_shown(values[0])}, which is no {what}") from error
 
 
 def listed(known: Variables) -> str:

@@ -27,7 +27,7 @@ from ..inference.effects.random_effects import TermRows
 from ..inputs.arguments import choice, items
 from ..inputs.arrays import missing as missing_entries
 from ..inputs.arrays import numbers, vector
-from ..inputs.matching import find, shown
+from ..inputs.matching import find, label_shown
 from ..inputs.names import unquoted
 from ..layouts.residual.index import ResidualRows
 from .kept import Kept
@@ -67,7 +67,7 @@ def chosen_terms(conditional: Any, labels: Sequence[TermLabel]) -> Chosen:
     for name in wanted:
         if not isinstance(name, str) or not any(_same(name, own) for own in names):
             there = ", ".join(map(repr, dict.fromkeys(names))) or "there are none"
-            raise DataError(f"conditional={shown(conditional)}: {needed} ({there})")
+            raise DataError(f"conditional={label_shown(conditional)}: {needed} ({there})")
     return tuple(any(_same(name, own) for name in wanted) for own in names)
 
 
@@ -302,7 +302,7 @@ def _new_term(
     found = TermRows(*_new_codes(term, data.loc[known], labels.loc[known], context))
     unseen = found.unseen
     if unseen.any() and new_levels == "error":
-        new = shown(labels.iloc[int(np.argmax(unseen))])
+        new = label_shown(labels.iloc[int(np.argmax(unseen))])
         raise DataError(
             f"{term.group!r} has the new level {new}: pass "
             "new_levels='population' to leave its random effect out, or 'nan'"

@@ -15,7 +15,7 @@ from ...designs.design import Design
 from ...designs.labels import factor_names
 from ...errors import DataError
 from ...inputs.arguments import choice, hinted
-from ...inputs.matching import shown
+from ...inputs.matching import label_shown
 from ...inputs.names import unique
 from ...layouts.contract import Layout
 from ...reprs import public
@@ -75,7 +75,7 @@ class Influence(Shown):
         units, worst = len(self.params), self.cooks_distance.idxmax() if len(self.params) else None
         return (
             f"<Influence by {self.by}: {units} units, {self.params.shape[1]} parameters, largest "
-            f"Cook's distance {self.cooks_distance.max():.4g} ({shown(worst)})>"
+            f"Cook's distance {self.cooks_distance.max():.4g} ({label_shown(worst)})>"
         )
 
     def to_frame(self, *, output: str | None = None) -> Any:

@@ -14,8 +14,7 @@ import pandas as pd
 from ...designs.variables import Variables, as_numbers
 from ...errors import DataError
 from ...inputs.arguments import shown
-from ...inputs.matching import find, first_shown
-from ...inputs.matching import shown as label
+from ...inputs.matching import find, first_shown, label_shown
 from .nested_factors import Parents, joined, nesting, nesting_by_terms, shares
 
 # Rows of a reference grid beyond which it is refused.
@@ -103,7 +102,8 @@ def _chosen(name: str, levels: pd.Index[Any], wanted: Sequence[Any]) -> list[Any
     if (places < 0).any():
         missing = list(wanted)[int(np.argmax(places < 0))]
         raise DataError(
-            f"at has {label(missing)} for {name!r}, whose levels are {first_shown(levels, 12)}"
+            f"at has {label_shown(missing)} for {name!r}, whose levels are "
+            f"{first_shown(levels, 12)}"
         )
     return [levels[p] for p in places]
 
@@ -225,8 +225,9 @@ def check_nested(
         if outside.size:
             level, above = values[inner][outside[0]], known.factors[outer][parent[outside[0]]]
             raise DataError(
-                f"at has {label(level)} for {inner!r}, which is a level of {outer!r} "
-                f"{label(above)}: the grid has {', '.join(map(label, values[outer][:12]))}"
+                f"at has {label_shown(level)} for {inner!r}, which is a level of {outer!r} "
+                f"{label_shown(above)}: the grid has "
+                f"{', '.join(map(label_shown, values[outer][:12]))}"
             )
 
 

@@ -12,7 +12,7 @@ from ...designs.design import Design
 from ...designs.latent_terms import latent_terms
 from ...errors import DataError
 from ...inputs.arrays import vector
-from ...inputs.matching import distinct, shown
+from ...inputs.matching import distinct, label_shown
 from ..estimates import Estimates
 from .residuals import marginal_residuals
 from .rows import noise_blocks, row_noise
@@ -85,14 +85,14 @@ def _from_labels(design: Design, labels: Any) -> Clusters:
     values = vector(_on_rows(design, labels), "cluster", n=design.nobs, index=design.index)
     codes, levels = distinct(values, "cluster")
     if (codes < 0).any():
-        row = shown(design.index[int(np.argmin(codes))])
+        row = label_shown(design.index[int(np.argmin(codes))])
         raise DataError(f"cluster is missing in rows of the fit, such as {row}: give it a label")
     first = np.zeros(design.n_groups, dtype=np.int64)
     first[design.group_codes] = codes
     apart = np.flatnonzero(first[design.group_codes] != codes)
     if apart.size:
         pair = codes[apart[0]], first[design.group_codes[apart[0]]]
-        one, other = (shown(levels[code]) for code in pair)
+        one, other = (label_shown(levels[code]) for code in pair)
         factors = ", ".join(_factors(design))
         kind = "random effects" if design.residual is None else "random effects or a subject"
         raise DataError(

@@ -10,7 +10,7 @@ from ..estimates import Estimates
 
 def marginal_residuals(design: Design, estimates: Estimates) -> np.ndarray:
     """``y - X beta - offset`` without losing digits to a large mean of y, (n,)."""
-    y = design.endog if design.offset is None else design.endog - design.offset
+    y = design.endog_less_offset
     return np.asarray((y - design.exog @ estimates.beta_shift) - design.exog @ estimates.beta_low)
 
 

@@ -201,7 +201,7 @@ def carried(
     own = variances(new, thetas) / weights
     n, found = fitted.arm.size, ([], [], [])  # type: tuple[int, tuple[list[np.ndarray], ...]]
     every = fitted.followed_by(new)
-    root = np.sqrt(np.append(np.ones(n) if design.weights is None else design.weights, weights))
+    root = np.sqrt(np.append(design.row_weights, weights))
     for rows, before in _histories(fitted, new):
         at = np.column_stack([before, n + rows])
         N = correlated(every, thetas, at) / (root[at][:, :, None] * root[at][:, None])
