@@ -60,6 +60,12 @@ def test_every_page_is_in_the_navigation_once():
     assert set(listed) == found, "nav of zensical.toml names every page"
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_every_worked_example_is_on_the_first_page(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert {p.name for p in DOCS.glob("howto/*.md")} <= set(re.findall(r"howto/([\w-]+\.md)", text))
+
+
 def test_index_for_programs():
     text = (DOCS / "llms.txt").read_text(encoding="utf-8")
     assert text == BUILD["llms"](), "write it anew: python docs/build.py --llms"
