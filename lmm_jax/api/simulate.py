@@ -173,7 +173,7 @@ def residual_truth(model: LMMResults | Params, design: Design) -> list[np.ndarra
             "lmm.fit(...), of that model"
         )
     own = model.residual
-    arms = [] if own is None else arms_of(own.structures)
+    arms = [] if own is None else arms_of(own.theta_structures)
     same = own is not None and (own.visits, own.strata) == (wanted.visits, wanted.strata)
     if not same or [_kind_of(s) for s, _ in arms] != [
         _kind_of(s) for s in design.residual.structures

@@ -127,7 +127,7 @@ class ResidualLabel:
     """What a result needs to know of a residual covariance without its rows."""
 
     text: str
-    structures: tuple[Structure, ...]  # of theta: random effects, then residuals
+    theta_structures: tuple[Structure, ...]  # random effects, then residuals
     visits: tuple[str, ...]  # empty where places are coordinates
     distances: tuple[float, ...]  # of every visit, where distances are taken of numbers
     strata: tuple[str, ...]
@@ -140,7 +140,7 @@ class ResidualLabel:
     @property
     def n_params(self) -> int:
         """Parameters of theta that are those of residuals."""
-        return sum(residual.n_params for residual, _ in arms_of(self.structures))
+        return sum(residual.n_params for residual, _ in arms_of(self.theta_structures))
 
     def __str__(self) -> str:
         return self.text
@@ -190,7 +190,7 @@ def residual_label(
     places = residual.visit_places
     return ResidualLabel(
         text=residual.text,
-        structures=structures + residual.structures,
+        theta_structures=structures + residual.structures,
         visits=named[0],
         distances=() if places is None else tuple(places.tolist()),
         strata=named[1],

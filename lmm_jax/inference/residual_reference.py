@@ -22,6 +22,6 @@ def residual_reference(results: FitRecord) -> str | None:
         return "known" if results.sigma_known else ""
     if any(name.startswith("sd") for name in results.residual_params.index):
         return None
-    kinds = [s.spread.of for s, _ in arms_of(results.residual.structures)]
+    kinds = [s.spread.of for s, _ in arms_of(results.residual.theta_structures)]
     where = _REFERENCE_OF_MEANS if results.residual.follows_means else _REFERENCE
     return next((where[kind] for kind in kinds if kind in where), "")

@@ -90,7 +90,7 @@ def row_noise_of(
     if conditional and design is not None and fit.residual.correlates:
         found = carried(design, fit.estimates, new, rows.weights)
         return Noise(found.own, found.through, new.subject < 0)
-    thetas = residual_thetas(fit.estimates.theta_layout, fit.residual.structures)
+    thetas = residual_thetas(fit.estimates.theta_layout, fit.residual.theta_structures)
     return Noise(variances(new, thetas) / rows.weights, None)
 
 

@@ -14,7 +14,7 @@ from ..designs.residual import ResidualLabel
 from ..errors import DataError
 from ..formulas.equations import parameter_number
 from ..inference.contrasts.moderation import Moderation, moderate, residual_df
-from ..inference.contrasts.multiplicity import false_discovery
+from ..inference.contrasts.stepwise import false_discovery
 from ..inference.df.kenward_roger import KenwardRoger
 from ..inference.tails.student import student_tail
 from ..inputs.arguments import flag, hinted

@@ -19,7 +19,7 @@ from ..inference.contrasts.lane_tests import (
     lane_joint,
 )
 from ..inference.contrasts.moderation import moderated_estimates
-from ..inference.contrasts.multiplicity import false_discovery
+from ..inference.contrasts.stepwise import false_discovery
 from ..inference.hypotheses import Restriction, read_restriction
 from ..inference.tails.student import f_tail, student_tail, two_sided_quantile
 from ..inputs.arguments import coverage, hinted

@@ -111,6 +111,9 @@ def with_predictions(
 
     Parameters
     ----------
+    grid : Grid
+    mediators : sequence of Mediator
+    known : Variables
     rows : DataFrame, optional
         Of the fit; None: not kept.
     context : mapping

@@ -354,12 +354,11 @@ def _replayed(term: RandomTerm, data: pd.DataFrame, context: Any) -> Any:
 def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray:
     """Rows whose categories the columns of a term were made with, (n,)."""
     known = np.ones(len(data), dtype=bool)
-    for expr, (_, state) in spec.encoder_state.items():
-        categories = state.get("categories")
+    for expr, (_, encoded) in spec.encoder_state.items():
+        categories = encoded.get("categories")
         if categories is not None:
-            state = spec.transform_state
+            own = copy.deepcopy(dict(spec.transform_state))
             plain = expr in data
-            own = copy.deepcopy(dict(state))
             values = data[expr] if plain else mat.labels(expr, data, context=context, state=own)
             known &= find(pd.Index(list(categories)), values, expr) >= 0
     return known

@@ -266,7 +266,7 @@ def _with_residuals(
     if fit.residual is None:
         return unit, relative
     e, p = fit.estimates, fit.estimates.beta.size
-    found, errors = reported(e, fit.residual.structures)
+    found, errors = reported(e, fit.residual.theta_structures)
     J = np.swapaxes(found.values.first, 0, 1)
     both = np.zeros((unit.size + len(J),) * 2)
     both[: unit.size, : unit.size] = relative

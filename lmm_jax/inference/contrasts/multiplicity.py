@@ -20,6 +20,7 @@ from ..tails.multivariate_t import joint_tail
 from ..tails.normal import Tail, range_tail, tabulated
 from ..tails.roots import StudentTails, root, roots
 from ..tails.student import INFINITE_DF, f_tail, over_scales, student_quantile, student_tail
+from .stepwise import STEPWISE, stepwise
 
 ADJUSTMENTS = (
     *("none", "tukey", "sidak", "bonferroni", "holm", "hochberg", "hommel", "fdr"),
@@ -238,14 +239,6 @@ def needs_correlation(how: str, contrasts: int) -> bool:
     return needed
 
 
-def false_discovery(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's adjusted p values; NaN stays NaN and does not count, (m,)."""
-    known = ~np.isnan(p)
-    out = np.full(p.shape, np.nan)
-    out[known] = _stepwise(p[known], "fdr", int(known.sum()))
-    return out
-
-
 def _of_rows(family: Family, known: np.ndarray) -> Family:
     """The family without the rows that cannot be estimated."""
     missing = int(np.sum(~known))
@@ -272,8 +265,8 @@ def _p_values(t: np.ndarray, df: np.ndarray, how: str, family: Family, side: int
         return np.minimum(p * (m if how == "bonferroni" else 1), 1.0)
     if how == "sidak":
         return _sidak(p, m)
-    if how in _STEPWISE:
-        return _stepwise(p, how, m)
+    if how in STEPWISE:
+        return stepwise(p, how, m)
     if how == "scheffe":
         with np.errstate(over="ignore"):
             square = t * t
@@ -289,37 +282,6 @@ def _p_values(t: np.ndarray, df: np.ndarray, how: str, family: Family, side: int
 def _sidak(p: np.ndarray, m: int) -> np.ndarray:
     with np.errstate(divide="ignore"):  # p = 1
         return -np.expm1(m * np.log1p(-p))
-
-
-def _least_from(p: np.ndarray) -> np.ndarray:
-    return np.asarray(np.minimum.accumulate(p[::-1])[::-1])
-
-
-def _hommel(p: np.ndarray, m: int) -> np.ndarray:
-    """The largest of Simes' p values of sets with i: i and the others of largest p, (m,)."""
-    p = np.concatenate([p, np.ones(m - p.size)])  # what has no row is never rejected
-    out = p
-    for k in range(2, m + 1):
-        others = k * np.min(p[m - k + 1 :] / np.arange(2, k + 1))
-        out = np.maximum(out, np.minimum(k * np.minimum(p, p[m - k]), others))
-    return out
-
-
-# Step-wise procedures: adjusted p values of ascending ones, of the ranks 1 to n of m. They have no
-# intervals of their own: theirs are Bonferroni's.
-_STEPWISE: dict[str, Callable[[np.ndarray, int, np.ndarray], np.ndarray]] = {
-    "holm": lambda p, m, rank: np.maximum.accumulate(p * (m - rank + 1)),
-    "hochberg": lambda p, m, rank: _least_from(p * (m - rank + 1)),
-    "hommel": lambda p, m, rank: _hommel(p, m)[rank - 1],
-    "fdr": lambda p, m, rank: _least_from(p * (m / rank)),
-}
-
-
-def _stepwise(p: np.ndarray, how: str, m: int) -> np.ndarray:
-    order = np.argsort(p, kind="stable")
-    out = np.empty_like(p)
-    out[order] = np.minimum(_STEPWISE[how](p[order], m, np.arange(1, p.size + 1)), 1.0)
-    return out
 
 
 def _rank(family: Family) -> int:
@@ -376,7 +338,7 @@ def _quantiles(df: np.ndarray, how: str, alpha: float, family: Family, side: int
     if how == "sidak":
         return student_quantile(-np.expm1(np.log1p(-alpha) / m) / tails, df)
     bonferroni = student_quantile(alpha / m / tails, df)
-    if how == "bonferroni" or how in _STEPWISE:
+    if how == "bonferroni" or how in STEPWISE:
         return bonferroni
     if how == "scheffe":
         rank = _rank(family)

@@ -82,7 +82,7 @@ def _mean_noise(fit: FitRecord, moments: Moments) -> tuple[float, np.ndarray]:
     if fit.residual is None:
         return float(e.scale), slope
     at, total = np.arange(e.theta_layout.size), 0.0
-    places = residual_thetas(at, fit.residual.structures)
+    places = residual_thetas(at, fit.residual.theta_structures)
     for spread, place in zip(moments.spreads, places, strict=True):
         own = place[: len(spread.slopes)]
         part = spread.shares * np.exp(2.0 * e.theta_layout[own] @ spread.slopes)

@@ -385,7 +385,7 @@ def _variances(results: FitRecord, layout: Layout, slopes: _Slopes) -> np.ndarra
     steps = np.column_stack([slopes.step, slopes.log_scale])
     if results.residual is None:
         return steps @ J.T
-    own = reported(e, results.residual.structures)[0]
+    own = reported(e, results.residual.theta_structures)[0]
     return np.column_stack([steps @ J.T, steps[:, own.at] @ own.values.first])
 
 

@@ -172,13 +172,10 @@ def _nested_there(
     values: Mapping[str, list[Any]], places: np.ndarray, known: Variables, parents: Parents
 ) -> np.ndarray:
     """Which rows of a grid have the levels of nested factors inside the level they belong to."""
-    names, out = list(values), np.ones(len(places), dtype=bool)
+    out = np.ones(len(places), dtype=bool)
     for inner, outer in ((i, o) for i in parents for o in parents[i] if {i, o} <= values.keys()):
         parent = _parents_of(inner, outer, known)
-        own, other = (
-            _codes(name, values[name], known)[places[:, names.index(name)]]
-            for name in (inner, outer)
-        )
+        own, other = _codes_of_rows((inner, outer), values, places, known).T
         out &= parent[own] == other
     return out
 
@@ -198,9 +195,7 @@ def _filled(
         if len(block) < 2:
             continue
         cells = known.cells[:, [known.counted.index(name) for name in block]]
-        codes = np.column_stack(
-            [_codes(name, values[name], known)[places[:, names.index(name)]] for name in block]
-        )
+        codes = _codes_of_rows(block, values, places, known)
         seen = {tuple(cell) for cell in cells.tolist()}
         out &= np.array([tuple(cell) in seen for cell in codes.tolist()])
     return out
@@ -231,6 +226,15 @@ def check_nested(
             )
 
 
+def _codes_of_rows(
+    names: Sequence[str], values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
+) -> np.ndarray:
+    """Codes of some variables in the rows of a grid, (N, v)."""
+    column = {name: v for v, name in enumerate(values)}
+    codes = [_codes(name, values[name], known)[places[:, column[name]]] for name in names]
+    return np.column_stack(codes)
+
+
 def _cell_counts(
     values: Mapping[str, list[Any]], places: np.ndarray, known: Variables
 ) -> np.ndarray:
@@ -238,14 +242,11 @@ def _cell_counts(
     counted = [name for name in known.counted if name in values and _occurs(name, values, known)]
     if not counted:
         return np.full(len(places), known.counts.sum())
-    names = list(values)
     table: dict[tuple[int, ...], int] = {}
     at = [known.counted.index(name) for name in counted]
     for cell, count in zip(known.cells[:, at], known.counts, strict=True):
         table[tuple(cell)] = table.get(tuple(cell), 0) + int(count)
-    codes = np.column_stack(
-        [_codes(name, values[name], known)[places[:, names.index(name)]] for name in counted]
-    )
+    codes = _codes_of_rows(counted, values, places, known)
     return np.array([table.get(tuple(row), 0) for row in codes])
 
 

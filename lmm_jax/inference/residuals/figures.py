@@ -72,7 +72,7 @@ class ResidualFigures:
         """
         level = probability(level, "level")
         values, errors = self.residual_params, self.residual_params_se
-        structures = () if self.residual is None else self.residual.structures
+        structures = () if self.residual is None else self.residual.theta_structures
         limits = intervals(values, errors, level, structures)
         columns = {"estimate": values, "std_error": errors}
         made = pd.DataFrame({**columns, "lower": limits[:, 0], "upper": limits[:, 1]})
@@ -152,6 +152,6 @@ class ResidualFigures:
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:
         if self.residual is None:
             return pd.Series(dtype=np.float64)
-        found, sd = reported(self.estimates, self.residual.structures)
+        found, sd = reported(self.estimates, self.residual.theta_structures)
         values = sd if errors else np.asarray(found.values.value)
         return pd.Series(values, index=labels_of(found.names))

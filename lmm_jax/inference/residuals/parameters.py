@@ -83,15 +83,15 @@ def residual_values(thetas: np.ndarray, scale: np.ndarray, label: ResidualLabel)
     """
     out = np.full((len(thetas), len(residual_names(label))), np.nan)
     for i in np.flatnonzero(scale > 0):
-        found = natural_parameters(thetas[i], scale[i], label.structures)
+        found = natural_parameters(thetas[i], scale[i], label.theta_structures)
         out[i] = np.asarray(found.values.value)[[name != SIGMA for name in found.names]]
     return out
 
 
 def residual_names(label: ResidualLabel) -> tuple[str, ...]:
     """Names of the parameters that are reported."""
-    zero = np.zeros(theta_size(label.structures))
-    found = natural_parameters(zero, 1.0, label.structures)
+    zero = np.zeros(theta_size(label.theta_structures))
+    found = natural_parameters(zero, 1.0, label.theta_structures)
     return tuple(name for name in found.names if name != SIGMA)
 
 
@@ -199,7 +199,7 @@ def covariance_frame(
     covariate: Any = None,
 ) -> pd.DataFrame:
     """Covariance of residuals at some visits, times or coordinates; see ``LMMResults``."""
-    found = arms_of(label.structures)
+    found = arms_of(label.theta_structures)
     arms = [s.arm for s, _ in found if s.arm is not None]
     if arm is None and len(arms) > 1:
         raise DataError(f"the residual covariance differs between {', '.join(arms)}: pass arm=")
