@@ -731,6 +731,13 @@ def test_coefficients_of_several_fits_stand_beside_each_other():
         close(segments(ax, i)[:, :, 0], own.loc[there, ["conf_low", "conf_high"]])
 
 
+def test_a_coefficient_that_fits_spell_differently_is_one_row():
+    data = lmm.load_dataset("orthodont")
+    other = lmm.fit("distance ~ C(Sex) * age + (age | Subject)", data)
+    names = [t.get_text() for t in plots.coefficients([growth(), other]).get_yticklabels()]
+    assert names == ["age:Sex[T.Female]", "Sex[T.Female]", "age"]
+
+
 def test_letters_stand_above_the_means():
     means = lmm.emmeans(oats(), "Nf")
     ax = plots.interaction(means, letters=True)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import lmm_jax as lmm
+from lmm_jax.inputs.names import merged_terms
 
 DATA = lmm.load_dataset("sleepstudy")
 
@@ -113,6 +114,47 @@ def test_standard_deviations_of_a_term_stand_before_its_correlations():
     cells, limits = column(table, "(1)"), res.tidy("ran_pars").set_index("term")["estimate"]
     assert cells["sd(late|Subject)"] == f"{limits['sd__late']:.5f}"
     assert cells["cor(Days,late|Subject)"] == f"{limits['cor__Days.late']:.5f}"
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    """Rows with a factor, two covariates and two grouping factors."""
+    rng, n = np.random.default_rng(1), 300
+    data = pd.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n)})
+    data = data.assign(f=rng.choice(list("abc"), n), g=rng.integers(0, 9, n), h=np.arange(n) % 4)
+    cells = rng.normal(size=(9, 4))[data["g"], data["h"]]
+    return data.assign(y=data["x"] + cells + rng.normal(size=9)[data["g"]] + rng.normal(size=n))
+
+
+def test_a_coefficient_has_one_row_however_it_is_spelled(crossed):
+    formulas = [
+        "x*f + (x + z | g/h)",
+        "C(f)*x + (z + x | g) + (z + x | g:h)",
+        "factor(f):x + f + x + (1 | g)",
+    ]
+    fits = [lmm.fit(f"y ~ {formula}", crossed, reml=False) for formula in formulas]
+    table = lmm.regression_table(*fits)
+    rows = [row.strip() for row in table["term"]]
+    assert rows[: rows.index("Random effects")] == ["Fixed effects", *fits[0].fixed_names]
+    assert all("" not in set(table.loc[1:6, name]) for name in ("(1)", "(2)", "(3)"))
+    assert sum(row.startswith("sd(") for row in rows) == 6
+    assert sum(row.startswith("cor(") for row in rows) == 6
+    assert [row for row in rows if row.startswith("Groups")] == ["Groups: h:g", "Groups: g"]
+    first, second = column(table, "(1)"), column(table, "(2)")
+    for row in ("x:f[T.b]", "sd(x|h:g)", "cor(x,z|g)", "Groups: h:g"):
+        assert first[row] == second[row] != ""
+
+
+def test_interactions_stand_behind_what_they_are_of(crossed):
+    fits = [lmm.fit(f"y ~ {part} + (1 | g)", crossed) for part in ("f*x", "f/x", "z*x + f")]
+    rows = [r.strip() for r in lmm.regression_table(*fits, statistics=["nobs"])["term"]]
+    degrees = [row.count(":") for row in rows[1 : rows.index("Random effects")]]
+    assert degrees == sorted(degrees) and sum(degrees) == 6
+
+
+def test_two_spellings_in_one_fit_are_two_rows():
+    names = ["Intercept", "f[T.b]", "C(f)[T.b]"]
+    assert merged_terms([names, names[:2]])[0] == names
 
 
 def test_residual_parameters_stand_once():

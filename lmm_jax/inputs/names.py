@@ -34,6 +34,8 @@ _COLON = re.compile(r":(?![^\[(]*[\])])")
 # A column that C() makes a factor, whatever its contrasts, of a term or before a level.
 _NAME = r"(?:`[^`]*`|[^\W\d][\w.]*)"
 _FACTOR = re.compile(rf"^C\(({_NAME})(?:,.*)?\)(?=\[|$)")
+# The same without arguments, which is the column itself where that is a factor.
+_COLUMN = re.compile(rf"^C\(({_NAME})\)(?=\[|$)")
 # Parts of an interaction that are tried in every order.
 _MOST_PARTS = 5
 # Parts of an interaction that are called by their columns or as factors one by one.
@@ -119,6 +121,39 @@ def _otherwise(part: str, factors: Collection[str]) -> str:
     column, bracket, level = part.partition("[")
     called = f"C({column}){bracket}{level}" if column in factors else part
     return bare if bare != part else called
+
+
+def parts_of(name: Any) -> tuple[str, ...]:
+    """The parts of a coefficient or of a grouping factor, the same ones in every spelling.
+
+    Examples
+    --------
+    >>> parts_of("x:C(f)[T.b]") == parts_of("f[T.b]:x") == ("f[T.b]", "x")
+    True
+    """
+    parts = _COLON.split(as_named(str(name)))
+    return tuple(sorted(_COLUMN.sub(r"\1", part) for part in parts))
+
+
+def one_spelling(
+    lists: Sequence[Sequence[str]], keys: Sequence[Sequence[Hashable]]
+) -> list[list[str]]:
+    """Names spelled as in the first list that has their key.
+
+    A list in which two names have one key keeps its own.
+
+    Examples
+    --------
+    >>> lists = [["x", "x:f[T.b]"], ["C(f)[T.b]:x", "x"]]
+    >>> one_spelling(lists, [[parts_of(name) for name in names] for names in lists])[1]
+    ['x:f[T.b]', 'x']
+    """
+    first: dict[Hashable, str] = {}
+    out = []
+    for names, own in zip(lists, keys, strict=True):
+        found = [first.setdefault(key, name) for name, key in zip(names, own, strict=True)]
+        out.append(found if len(set(found)) == len(found) else list(names))
+    return out
 
 
 def meant(name: Any, names: Iterable[str]) -> str | None:
@@ -208,3 +243,17 @@ def merged(lists: Sequence[Sequence[str]]) -> list[str]:
                 out.insert(at, name)
                 at += 1
     return out
+
+
+def merged_terms(lists: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Coefficients of several models, interactions behind what they are of; and their new names.
+
+    A coefficient that two models spell in two ways is one, with the first one's name.
+
+    Examples
+    --------
+    >>> merged_terms([["a", "b:a"], ["a", "b", "a:b"]])
+    (['a', 'b', 'b:a'], [['a', 'b:a'], ['a', 'b', 'b:a']])
+    """
+    spelled = one_spelling(lists, [list(map(parts_of, names)) for names in lists])
+    return sorted(merged(spelled), key=lambda name: len(parts_of(name))), spelled

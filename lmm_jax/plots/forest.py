@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..inputs.arguments import flag, hinted, items, probability
-from ..inputs.names import merged
+from ..inputs.names import merged_terms
 from ..tables.paper import Paper, read_rename
 from . import canvas
 from .sources import fitted, intervals, is_a
@@ -67,7 +67,9 @@ def coefficients_of(
         name: res.tidy("fixed", conf_level=level, output="pandas").set_index("term")
         for name, res in by_name.items()
     }
-    names = merged([list(table.index) for table in tables.values()])
+    names, spelled = merged_terms([list(table.index) for table in tables.values()])
+    for table, own in zip(tables.values(), spelled, strict=True):
+        table.index = pd.Index(own)
     names = [name for name in names if intercept or name != "Intercept"]
     if not names:
         how = "no fixed effect" if intercept else "none but the intercept: pass intercept=True"

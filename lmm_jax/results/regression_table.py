@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import warn_user
 from ..inference.parameter_rows import parameter_rows
-from ..inference.parameters import parameters_of
-from ..inputs.names import merged, unquoted
+from ..inference.parameters import Parameter, parameters_of
+from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquoted
 from ..reprs import p_value
 from ..tables.cells import beside_error, decimals, digits_for
 from ..tables.page import Table, table
@@ -54,6 +54,14 @@ _NOT_COMPARABLE = (
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
 
+class Row(NamedTuple):
+    """A row of one column."""
+
+    key: Hashable  # the same of all columns, however they spell the name
+    name: str
+    text: str
+
+
 def side_by_side(
     fits: Mapping[str, LMMResults],
     *,
@@ -64,19 +72,16 @@ def side_by_side(
     statistics: Sequence[str],
 ) -> Table:
     """The table of :func:`lmm_jax.regression_table`, its arguments read."""
-    columns = {}
-    for name, res in fits.items():
-        rows, fixed = _deviations_first(res, parameter_rows(res, level)), len(res.fixed_names)
-        texts = [_cell(row, show, stars, digits) for row in rows.itertuples()]
-        cells = list(zip(map(str, rows.index), texts, strict=True))
-        parts = cells[:fixed], cells[fixed:], _figures(res, statistics, digits).items()
-        columns[name] = dict(zip(_BLOCKS, map(dict, parts), strict=True))
+    write = partial(_cell, show=show, stars=stars, digits=digits)
+    parts = [
+        [*_parameters(res, level, write), _figures(res, statistics, digits)]
+        for res in fits.values()
+    ]
     out: list[tuple[str, ...]] = []
-    for block in _BLOCKS:
-        own = [column[block] for column in columns.values()]
-        found = merged(list(map(list, own)))
+    for block, own in zip(_BLOCKS, zip(*parts, strict=True), strict=True):
+        found, texts = _aligned(own, are_terms=block == _BLOCKS[0])
         out += [(block, *[""] * len(own))] * bool(found)
-        out += [("  " + row, *(texts.get(row, "") for texts in own)) for row in found]
+        out += [("  " + row, *(column.get(row, "") for column in texts)) for row in found]
     frame = pd.DataFrame(out, columns=["term", *fits], dtype=object)
     kinds: Any = {"term": "label", **dict.fromkeys(fits, "number")}
     headings = {"term": "", **{name: name for name in fits}}
@@ -86,13 +91,41 @@ def side_by_side(
     return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
 
 
-def _deviations_first(res: LMMResults, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the standard deviations of every term before its correlations."""
-    of_terms = [p for p in parameters_of(res.fixed_names, res.term_labels, "sdcor") if p.term >= 0]
-    order = sorted(of_terms, key=lambda p: (p.term, p.kind == "cor"))
-    first, names = len(res.fixed_names), list(rows.index)
-    names[first : first + len(order)] = [p.name for p in order]
-    return rows.loc[names]
+def _parameters(
+    res: LMMResults, level: float, write: Callable[[Any], str]
+) -> tuple[list[Row], list[Row]]:
+    """Rows of the fixed effects, and of the others with every term's deviations first."""
+    known = parameters_of(res.fixed_names, res.term_labels, "sdcor")
+    of_terms = sorted((p for p in known if p.term >= 0), key=lambda p: (p.term, p.kind == "cor"))
+    frame, first = parameter_rows(res, level), len(res.fixed_names)
+    names = list(frame.index)
+    names[first : first + len(of_terms)] = [p.name for p in of_terms]
+    keys = {p.name: _key(p, res) for p in of_terms}
+    texts = map(write, frame.loc[names].itertuples())
+    rows = [Row(keys.get(n, n), str(n), text) for n, text in zip(names, texts, strict=True)]
+    return rows[:first], rows[first:]
+
+
+def _key(p: Parameter, res: LMMResults) -> Hashable:
+    """A standard deviation or a correlation, whatever the order in its name."""
+    label = res.term_labels[p.term]
+    columns = sorted({parts_of(label.names[k]) for k in (p.i, p.j)})
+    # of a second term of one factor the name of the group ends with a number
+    return p.kind, *columns, parts_of(label.factor), label.group.removeprefix(label.factor)
+
+
+def _aligned(
+    columns: Sequence[Sequence[Row]], *, are_terms: bool
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Names of the rows of a block, and what each column has in them."""
+    names = [[row.name for row in rows] for rows in columns]
+    if are_terms:
+        found, spelled = merged_terms(names)
+    else:
+        spelled = one_spelling(names, [[row.key for row in rows] for rows in columns])
+        found = merged(spelled)
+    texts = [[row.text for row in rows] for rows in columns]
+    return found, [dict(zip(*pair, strict=True)) for pair in zip(spelled, texts, strict=True)]
 
 
 def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
@@ -118,22 +151,23 @@ def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
     return text
 
 
-def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> dict[str, str]:
-    """Figures of the fit by the names of their rows."""
+def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> list[Row]:
+    """Figures of the fit."""
     digits = _DECIMALS if digits is None else digits
     at = res.glance(output="pandas").iloc[0]
-    out: dict[str, str] = {}
+    out: list[Row] = []
     if res.residual is not None:
-        out["Residuals"] = str(res.residual)
+        out.append(Row("Residuals", "Residuals", str(res.residual)))
     for key in statistics:
         label, form = STATISTICS[key]
         if key == "n_groups":
-            out |= {f"Groups: {factor}": str(n) for factor, n in res.n_groups.items()}
+            levels = {str(factor): n for factor, n in res.n_groups.items()}
             if res.visits is not None:
-                out.setdefault(f"Groups: {res.visits.subject}", str(res.visits.n_subjects))
+                levels.setdefault(res.visits.subject, res.visits.n_subjects)
+            out += [Row(parts_of(g), f"Groups: {g}", str(n)) for g, n in levels.items()]
         elif np.isfinite(float(at[key])):
             value = int(at[key]) if form == "d" else float(at[key])
-            out[label] = f"{value:{form or f'.{digits}f'}}"
+            out.append(Row(label, label, f"{value:{form or f'.{digits}f'}}"))
     return out
 
 
