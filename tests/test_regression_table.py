@@ -1,5 +1,6 @@
 """Fits side by side: the numbers of each, where they belong."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -20,6 +21,16 @@ def fits():
         "Days + I(Days**2) + (1 | Subject)",
     ]
     return [lmm.fit(f"Reaction ~ {formula}", DATA) for formula in formulas]
+
+
+@pytest.fixture(scope="module")
+def crossed():
+    """Rows with a factor, two covariates and two grouping factors."""
+    rng, n = np.random.default_rng(1), 300
+    data = pd.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n)})
+    data = data.assign(f=rng.choice(list("abc"), n), g=rng.integers(0, 9, n), h=np.arange(n) % 4)
+    cells = rng.normal(size=(9, 4))[data["g"], data["h"]]
+    return data.assign(y=data["x"] + cells + rng.normal(size=9)[data["g"]] + rng.normal(size=n))
 
 
 def column(table, name):
@@ -89,19 +100,61 @@ def test_small_print_says_what_differs(fits):
     assert lmm.regression_table(fits[0], fits[1]).notes[0] == "Fitted by REML"
 
 
-def test_the_author_is_warned_where_criteria_do_not_compare(fits):
-    def warned(*fits, **options):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            table = lmm.regression_table(*fits, **options)
-        assert not any("compare" in note or "reml=" in note for note in table.notes)
-        return any("do not compare" in str(w.message) for w in caught)
+def warned(*fits, **options):
+    """What the author of a table is told of its criteria; readers are told nothing."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        table = lmm.regression_table(*fits, **options)
+    assert not any("compare" in note or "reml=" in note for note in table.notes)
+    assert len(caught) <= 1
+    return "".join(str(w.message) for w in caught)
 
+
+def test_the_author_is_warned_where_criteria_do_not_compare(fits):
     ml = lmm.fit("Reaction ~ Days + (1 | Subject)", DATA, reml=False)
     other = lmm.fit("Days ~ Reaction + (1 | Subject)", DATA)
-    assert warned(fits[0], fits[2]) and warned(fits[0], ml)
+    assert "(1) and (2): they are by REML with other fixed" in warned(fits[0], fits[2])
+    assert "one is by REML and the other by ML" in warned(fits[0], ml)
     assert not warned(fits[0], fits[1]) and not warned(ml, ml) and not warned(fits[0], other)
     assert not warned(fits[0], fits[2], statistics=["nobs", "sigma"])
+
+
+def test_restricted_likelihoods_compare_where_fixed_effects_are_the_same(crossed):
+    def fit(fixed):
+        return lmm.fit(f"y ~ {fixed} + (1 | g)", crossed.assign(x1000=crossed["x"] * 1000))
+
+    first = fit("x*f")
+    for fixed in ("f*x", "C(f)*x", "f/x"):
+        other = fit(fixed)
+        assert other.llf == pytest.approx(first.llf, abs=1e-6) and not warned(first, other)
+    for fixed in ("x1000*f", "x*C(f, Sum)"):  # which the restricted likelihood depends on
+        other = fit(fixed)
+        assert abs(other.llf - first.llf) > 0.1
+        assert "other units or contrasts" in warned(first, other)
+
+
+@pytest.mark.parametrize(
+    ("response", "rows", "options", "reason"),
+    [
+        ("np.log(y + 10)", slice(None), {}, "their responses 'y' and 'np.log(y + 10)' are not"),
+        ("y", slice(290), {}, "they were fitted to 300 and 290 rows"),
+        ("y", slice(10, None), {}, "they were fitted to 300 and 290 rows"),
+        ("y", slice(None), {"offset": "z"}, "their weights or offsets are not the same"),
+    ],
+)
+@pytest.mark.parametrize("saved", [False, True])
+def test_criteria_of_other_responses_and_rows_do_not_compare(
+    crossed, response, rows, options, reason, saved
+):
+    first = lmm.fit("y ~ x + (1 | g)", crossed, reml=False)
+    other = lmm.fit(f"{response} ~ x + (1 | g)", crossed.iloc[rows], reml=False, **options)
+    if saved:  # without rows, whose weights are not known
+        other = pickle.loads(pickle.dumps(other))
+        reason = "" if options else reason
+    assert reason in warned(first, other) and bool(reason) == bool(warned(first, other))
+    # (3) is compared with (1): what stands between them is of another response
+    between = lmm.fit("z ~ x + (1 | g)", crossed)
+    assert ("(1) and (3)" in warned(first, between, other)) == bool(reason)
 
 
 def test_standard_deviations_of_a_term_stand_before_its_correlations():
@@ -114,16 +167,6 @@ def test_standard_deviations_of_a_term_stand_before_its_correlations():
     cells, limits = column(table, "(1)"), res.tidy("ran_pars").set_index("term")["estimate"]
     assert cells["sd(late|Subject)"] == f"{limits['sd__late']:.5f}"
     assert cells["cor(Days,late|Subject)"] == f"{limits['cor__Days.late']:.5f}"
-
-
-@pytest.fixture(scope="module")
-def crossed():
-    """Rows with a factor, two covariates and two grouping factors."""
-    rng, n = np.random.default_rng(1), 300
-    data = pd.DataFrame({"x": rng.normal(size=n), "z": rng.normal(size=n)})
-    data = data.assign(f=rng.choice(list("abc"), n), g=rng.integers(0, 9, n), h=np.arange(n) % 4)
-    cells = rng.normal(size=(9, 4))[data["g"], data["h"]]
-    return data.assign(y=data["x"] + cells + rng.normal(size=9)[data["g"]] + rng.normal(size=n))
 
 
 def test_a_coefficient_has_one_row_however_it_is_spelled(crossed):

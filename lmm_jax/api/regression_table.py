@@ -63,8 +63,9 @@ def regression_table(
     Warns
     -----
     UserWarning
-        Log-likelihoods and criteria that do not compare: of fits of one response by REML whose
-        fixed effects differ, or by REML and by ML.
+        Log-likelihoods and criteria that do not compare: of fits of one response, or of functions
+        of it, to other rows or with other weights; by REML where the columns of the fixed effects
+        span other spaces or have other units; by REML and by ML.
 
     Notes
     -----

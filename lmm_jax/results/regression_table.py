@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..designs.nesting import why_incomparable
+from ..designs.term_nesting import spans
 from ..errors import warn_user
+from ..formulas.right_side import variables
 from ..inference.parameter_rows import parameter_rows
 from ..inference.parameters import Parameter, parameters_of
 from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquoted
@@ -48,9 +51,15 @@ _BLOCKS = ("Fixed effects", "Random effects", "Fit")
 # Figures that are comparable between fits by REML only with the same fixed effects.
 _CRITERIA = {"loglik", "aic", "bic"}
 _NOT_COMPARABLE = (
-    "log-likelihood, AIC and BIC of these fits do not compare: they are by REML with other fixed "
-    "effects, or by REML and by ML; fit all with reml=False, or leave them out by statistics="
+    "log-likelihood, AIC and BIC of these fits do not compare. {} and {}: {}; statistics= leaves "
+    "them out"
 )
+_BY_REML = (
+    "they are by REML with other fixed effects, or the same in other units or contrasts: fit all "
+    "with reml=False"
+)
+# What restricted log-likelihoods may differ by through the columns of the fixed effects alone.
+_SAME_VOLUME = 1e-6
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
 
@@ -85,8 +94,8 @@ def side_by_side(
     frame = pd.DataFrame(out, columns=["term", *fits], dtype=object)
     kinds: Any = {"term": "label", **dict.fromkeys(fits, "number")}
     headings = {"term": "", **{name: name for name in fits}}
-    if _criteria_differ(fits) and not _CRITERIA.isdisjoint(statistics):
-        warn_user(_NOT_COMPARABLE, UserWarning)  # of the author: readers are told the criterion
+    if not _CRITERIA.isdisjoint(statistics):
+        _warn_of_criteria(fits)  # the author: readers are told the criterion
     notes = _notes(fits, show, level, stars)
     return table(frame, _title(fits), notes, headings=headings, kinds=kinds)
 
@@ -193,12 +202,55 @@ def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool)
     return notes + [f"{', '.join(names)}: {note}" for note, names in by_fit.items()]
 
 
-def _criteria_differ(fits: Mapping[str, LMMResults]) -> bool:
-    """Whether the criteria of fits of one response are not comparable."""
-    responses = {res.endog_name for res in fits.values()}
-    by_reml = [res for res in fits.values() if res.reml]
-    fixed = {frozenset(map(str, res.fixed_names)) for res in by_reml}
-    return len(responses) == 1 and (len(fixed) > 1 or 0 < len(by_reml) < len(fits))
+def _warn_of_criteria(fits: Mapping[str, LMMResults]) -> None:
+    """Warn of the first fits of one response whose criteria do not compare."""
+    firsts: dict[str, LMMResults] = {}
+    for name, res in fits.items():
+        own = _variables(res)
+        other = next((n for n, one in firsts.items() if own & _variables(one)), None)
+        if other is None:  # of another response, whose criteria nobody compares
+            firsts[name] = res
+            continue
+        reason = _why_not(firsts[other], res)
+        if reason is not None:
+            warn_user(_NOT_COMPARABLE.format(other, name, reason), UserWarning)
+            return
+
+
+def _variables(res: LMMResults) -> set[str]:
+    """The columns that a response is made of."""
+    named = set() if res.formula is None else set(variables(res.endog_name))
+    return {res.endog_name} | named
+
+
+def _why_not(one: LMMResults, other: LMMResults) -> str | None:
+    """Why two log-likelihoods do not compare; None if they do."""
+    if one.design is not None and other.design is not None:
+        reason = why_incomparable(one.design, other.design)
+        if reason is not None:
+            return reason
+    elif one.nobs != other.nobs:
+        return f"they were fitted to {one.nobs} and {other.nobs} rows"
+    elif one.endog_name != other.endog_name:
+        return f"their responses {one.endog_name!r} and {other.endog_name!r} are not the same"
+    if one.reml != other.reml:
+        return "one is by REML and the other by ML: fit all with reml=False"
+    return _BY_REML if one.reml and not _equal_columns(one, other) else None
+
+
+def _equal_columns(one: LMMResults, other: LMMResults) -> bool:
+    """Whether restricted likelihoods know no difference between the fixed effects of two fits.
+
+    They hold ``|X' V^-1 X|``: with ``X B`` for X it has the factor ``|B|^2``.
+    """
+    designs = one.design, other.design
+    if any(design is None or not design.has_rows for design in designs):
+        return {*map(parts_of, one.fixed_names)} == {*map(parts_of, other.fixed_names)}
+    X, Y = (design.exog for design in designs if design is not None)
+    if np.array_equal(X, Y):
+        return True
+    sizes = [np.log(np.abs(np.diagonal(np.linalg.qr(M, mode="r")))).sum() for M in (X, Y)]
+    return spans(X, Y) and spans(Y, X) and abs(sizes[0] - sizes[1]) < _SAME_VOLUME
 
 
 def _of_each(what: str, values: Mapping[str, str]) -> str:
