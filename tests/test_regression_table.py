@@ -37,6 +37,35 @@ def column(table, name):
     return dict(zip(table["term"].str.strip(), table[name], strict=True))
 
 
+def test_small_print_says_which_fits_are_penalized(fits):
+    model = "Reaction ~ Days + (1 | Subject)"
+    lasso = lmm.fit_regularized(model, DATA, alpha=30.0)
+    how = "L1-penalized fixed effects, covariance by REML"
+    notes = lmm.regression_table(fits[0], lasso, fits[1]).notes
+    assert notes[:2] == ("(1), (3): Fitted by REML", f"(2): {how}")
+    assert how in str(lasso.summary()) and lmm.regression_table(lasso).notes[0] == f"(1): {how}"
+    ridge = lmm.fit(model, DATA, fe_pen=lambda beta: (beta**2).sum())
+    notes = lmm.regression_table(fits[0], ridge).notes
+    assert notes[0] == "Fitted by (1) REML, (2) REML with a penalty"
+
+
+def test_small_print_says_whose_standard_errors_are_adjusted(fits):
+    kr = lmm.fit("Reaction ~ Days + (Days | Subject)", DATA, df_method="kr")
+    visits = DATA.assign(day=DATA["Days"].astype(int)).query("day < 3")
+    mmrm = lmm.mmrm("Reaction ~ Days + us(day | Subject)", visits)
+    others = [kr.with_df(name) for name in ("normal", "residual", "satterthwaite")]
+    notes = lmm.regression_table(fits[1], kr, mmrm, kr.robust("CR2"), statistics=["nobs"]).notes
+    said = "Standard errors of the fixed effects"
+    assert notes[2:] == (
+        f"(2): {said}: Kenward-Roger.",
+        f"(3): {said}: Kenward-Roger, linear.",
+        f"(4): {said}: CR2, 18 clusters (Subject).",
+    )
+    assert not any(said in note for note in lmm.regression_table(fits[1], *others).notes)
+    saved = pickle.loads(pickle.dumps(kr))
+    assert f"(1): {said}: Kenward-Roger." in lmm.regression_table(saved).notes
+
+
 # Fits by REML with other fixed effects, of which regression_table warns.
 not_compared = pytest.mark.filterwarnings("ignore:log-likelihood, AIC and BIC of these fits")
 

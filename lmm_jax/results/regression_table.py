@@ -13,14 +13,16 @@ from ..designs.nesting import why_incomparable
 from ..designs.term_nesting import spans
 from ..errors import warn_user
 from ..formulas.right_side import variables
+from ..inference.df.robust import robust_note
 from ..inference.parameter_rows import parameter_rows
 from ..inference.parameters import Parameter, parameters_of
 from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquoted
 from ..reprs import p_value
 from ..tables.cells import beside_error, decimals, digits_for
 from ..tables.page import Table, table
+from ..tables.paper import method_name as spelled
 from .lmm import LMMResults
-from .summary import method_name, warnings_of
+from .summary import fitted_by, method_name, warnings_of
 
 # What may stand in parentheses, and what the small print says of it.
 SHOWN = {
@@ -187,19 +189,48 @@ def _title(fits: Mapping[str, LMMResults]) -> str:
 
 def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool) -> list[str]:
     """The small print: what stands in the cells, and what to know of every fit."""
-    criteria = {name: method_name(res.reml) for name, res in fits.items()}
-    notes = [_of_each("Fitted by", criteria)]
+    notes = _made({name: _how(res) for name, res in fits.items()})
     if SHOWN[show]:
         notes.append(SHOWN[show].format(level=level))
     if stars:
         notes.append("* p < 0.05, ** p < 0.01, *** p < 0.001")
     if stars or show in ("p_value", "conf_int"):
         notes.append(_of_each("Degrees of freedom:", {n: r.df_method for n, r in fits.items()}))
-    by_fit: dict[str, list[str]] = {}
-    for name, res in fits.items():
-        for note in warnings_of(res):
-            by_fit.setdefault(note, []).append(name)
-    return notes + [f"{', '.join(names)}: {note}" for note, names in by_fit.items()]
+    told = {name: [*_adjusted(res), *warnings_of(res)] for name, res in fits.items()}
+    return notes + _of_fits(told)
+
+
+def _how(res: LMMResults) -> str:
+    """How a fit was made, as its own summary says."""
+    method = res.summary().method
+    unsaid = res.penalized and method == fitted_by(res.reml)
+    return f"{method} with a penalty" if unsaid else method
+
+
+def _adjusted(res: LMMResults) -> list[str]:
+    """Whose standard errors are others than the model's, where no robust covariance is."""
+    own, model = res.tests.cov_beta, res.estimates.cov_beta
+    if robust_note(res.tests) or np.array_equal(own, model, equal_nan=True):
+        return []
+    return [f"Standard errors of the fixed effects: {spelled(res.df_method)}."]
+
+
+def _made(methods: Mapping[str, str]) -> list[str]:
+    """How all fits were made; of each where they differ."""
+    start = fitted_by(True).removesuffix(method_name(True))
+    if all(method.startswith(start) for method in methods.values()):
+        short = {name: method.removeprefix(start) for name, method in methods.items()}
+        return [_of_each(start.strip(), short)]
+    return _of_fits({name: [method] for name, method in methods.items()})
+
+
+def _of_fits(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Notes behind the names of the fits that have them."""
+    by_note: dict[str, list[str]] = {}
+    for name, own in notes.items():
+        for note in own:
+            by_note.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in by_note.items()]
 
 
 def _warn_of_criteria(fits: Mapping[str, LMMResults]) -> None:
