@@ -278,6 +278,28 @@ def test_residual_covariances_and_their_subjects_are_named():
         assert cells["Residuals"] == f"{kind}(day | Subject)" and cells["Groups: Subject"] == "18"
 
 
+@not_compared
+@pytest.mark.parametrize("saved", [False, True])
+def test_weights_offsets_and_other_rows_are_told(crossed, saved):
+    data, model = crossed.assign(w=1 + crossed["x"] ** 2), "y ~ x + (1 | g)"
+    fits = [
+        lmm.fit(model, data[:290]),
+        lmm.fit(model, data[:290], weights="w", offset="z"),
+        lmm.fit(f"{model} + offset(z / 2)", data[:290], weights=np.ones(290) * 2),
+        lmm.fit(model, data, subset=np.arange(300) >= 10),
+    ]
+    if saved:
+        fits = [pickle.loads(pickle.dumps(res)) for res in fits]
+    table = lmm.regression_table(*fits)
+    cells = [column(table, f"({i})") for i in (1, 2, 3, 4)]
+    unnamed = "" if saved else "given"
+    assert [cell["Weights"] for cell in cells] == ["", "w", unnamed, ""]
+    assert [cell["Offset"] for cell in cells] == ["", "z", "z / 2", ""]
+    assert "(4): Other rows than those of (1)." in table.notes
+    assert "Weights" not in column(lmm.regression_table(fits[0]), "(1)")
+    assert not any("rows" in note for note in lmm.regression_table(*fits[:3]).notes)
+
+
 def test_models_may_have_any_name(fits):
     table = lmm.regression_table(*fits[:2], names=["term", "term"])
     assert list(table.columns) == ["term", "term.1", "term.2"]

@@ -166,9 +166,7 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> 
     """Figures of the fit."""
     digits = _DECIMALS if digits is None else digits
     at = res.glance(output="pandas").iloc[0]
-    out: list[Row] = []
-    if res.residual is not None:
-        out.append(Row("Residuals", "Residuals", str(res.residual)))
+    out = [Row(label, label, text) for label, text in _asked(res).items() if text]
     for key in statistics:
         label, form = STATISTICS[key]
         if key == "n_groups":
@@ -180,6 +178,18 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> 
             value = int(at[key]) if form == "d" else float(at[key])
             out.append(Row(label, label, f"{value:{form or f'.{digits}f'}}"))
     return out
+
+
+def _asked(res: LMMResults) -> dict[str, str]:
+    """What a model has beside its effects; "given" where it was an array without a name."""
+    source, design = getattr(res._what_is_known, "source", None), res.design
+    weights = "" if source is None else source.weights or ""
+    offset = "" if source is None else ", ".join(source.offsets)
+    if design is not None:  # of a saved fit arrays are not known
+        weights = weights or "given" * (design.weights is not None)
+        offset = offset or "given" * (design.offset is not None)
+    residual = "" if res.residual is None else str(res.residual)
+    return {"Residuals": residual, "Weights": weights, "Offset": offset}
 
 
 def _title(fits: Mapping[str, LMMResults]) -> str:
@@ -196,7 +206,10 @@ def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool)
         notes.append("* p < 0.05, ** p < 0.01, *** p < 0.001")
     if stars or show in ("p_value", "conf_int"):
         notes.append(_of_each("Degrees of freedom:", {n: r.df_method for n, r in fits.items()}))
-    told = {name: [*_adjusted(res), *warnings_of(res)] for name, res in fits.items()}
+    told = {
+        name: [*_elsewhere(name, fits), *_adjusted(res), *warnings_of(res)]
+        for name, res in fits.items()
+    }
     return notes + _of_fits(told)
 
 
@@ -205,6 +218,23 @@ def _how(res: LMMResults) -> str:
     method = res.summary().method
     unsaid = res.penalized and method == fitted_by(res.reml)
     return f"{method} with a penalty" if unsaid else method
+
+
+def _elsewhere(name: str, fits: Mapping[str, LMMResults]) -> list[str]:
+    """Which fit has other rows, where their number does not tell."""
+    own = _rows(fits[name])
+    first = next(n for n, other in fits.items() if other.nobs == fits[name].nobs)
+    others = _rows(fits[first])
+    same = own is None or others is None or own.equals(others)
+    return [] if same else [f"Other rows than those of {first}."]
+
+
+def _rows(res: LMMResults) -> pd.Index[Any] | None:
+    """Labels of the rows of a fit, where they are known."""
+    if res.design is not None:
+        return res.design.index if res.design.has_rows else None
+    fitted = None if res.kept is None else res.kept.fitted
+    return None if fitted is None else fitted.index
 
 
 def _adjusted(res: LMMResults) -> list[str]:
