@@ -507,6 +507,17 @@ def test_tables_fold_where_a_line_of_latex_ends():
     assert wide.to_markdown().count("Observations") == wide.to_html().count("Observations") == 1
 
 
+def test_rows_stay_indented_where_latex_folds_their_names():
+    name = "nitrogen_in_hundredweight_per_acre"
+    data = lmm.load_dataset("oats").rename(columns={"Nf": name})
+    fit = lmm.fit(f"yld ~ {name} + (1 | Block/Variety)", data)
+    text = lmm.regression_table(fit, fit, show="conf_int").to_latex()
+    assert "p{" in text and r"\raggedright \hspace*{1em}Intercept &" in text
+    assert r"\raggedright Fixed effects &" in text
+    shown = lmm.regression_table(oats()).to_latex()
+    assert "p{" not in shown and r"\quad Intercept &" in shown
+
+
 def test_small_print():
     assert "Degrees of freedom: satterthwaite" in sleep().summary().notes
     assert "Degrees of freedom: normal" in sleep().summary(df_method="normal").notes

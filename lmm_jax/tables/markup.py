@@ -171,7 +171,8 @@ def _folded(cell: str, ragged: bool, folds: bool) -> str:
     """A cell that may go to the next line behind every colon of a name."""
     if not folds:
         return cell
-    return r"\raggedright " * ragged + re.sub(r":(?=\S)", r":\\allowbreak{}", cell)
+    blank = _indented(cell, r"\hspace*{1em}")  # behind \raggedright TeX takes no notice of spaces
+    return r"\raggedright " * ragged + blank + re.sub(r":(?=\S)", r":\\allowbreak{}", cell.strip())
 
 
 def _latex_row(cells: Sequence[str]) -> str:
