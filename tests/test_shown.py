@@ -184,15 +184,54 @@ def test_latex_is_balanced(name):
         assert {row.count("&") + 1 for row in rows if "multicolumn" not in row} == {len(columns)}
 
 
+def compiled(body, folder):
+    """What TeX says of a document."""
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+    (folder / "all.tex").write_text(head + body + "\n\\end{document}\n", encoding="utf-8")
+    run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
 def test_latex_compiles_with_booktabs_alone(tmp_path):
     body = "\n\\clearpage\n".join(SHOWN[name]().to_latex() for name in SHOWN)
-    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
-    (tmp_path / "all.tex").write_text(head + body + "\n\\end{document}\n", encoding="utf-8")
-    run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    told = compiled(body, tmp_path)
+    assert "Overfull" not in told and "too large" not in told
+
+
+def long_tables():
+    """What one page of LaTeX has no room for: a folded table, rows of words, many rows."""
+    words = ["  a_long_name_of_a_factor[T.one]:another_long_name[T.two]", "  x"] * 25
+    cells = {name: ["1.2345 [-1.2345, 2.3456]"] * 50 for name in ("(1)", "(2)", "(3)", "(4)")}
+    kinds = {"term": "label", **dict.fromkeys(cells, "number")}
+    names = pd.DataFrame({"term": words, **cells})
+    for frame in (names.assign(term="  x"), names, pd.DataFrame({"n": np.arange(1234.0)})):
+        yield table(frame, "A title", ["A note"], kinds=kinds, headings={"term": ""})
+
+
+def test_latex_goes_on_in_another_float_where_a_page_ends():
+    expected = ("1.2345 [", 200), ("1.2345 [", 200), (".0000", 1234)
+    for shown, (cell, times) in zip(long_tables(), expected, strict=True):
+        text = shown.to_latex(label="tab:a")
+        pages = text.split(r"\begin{table}[htbp]")[1:]
+        assert text.count(cell) == times and len(pages) > 1
+        assert [page.count(r"\label{tab:a}") for page in pages] == [1] + [0] * (len(pages) - 1)
+        assert (
+            r"\caption{A title}" in pages[0] and "A note" in pages[-1] and text.count("A note") == 1
+        )
+        for page in pages[1:]:  # with the number and the headings of the first
+            assert "\\addtocounter{table}{-1}\n\\caption{A title (continued)}\n" in page
+            assert r"\midrule" in page
+        assert max(page.count(r" \\") for page in pages) < 60
+    assert sleep().summary().to_latex().count("begin{table}") == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
+def test_pages_of_latex_have_room_for_floats(tmp_path):
+    body = "\n\\clearpage\n".join(shown.to_latex() for shown in long_tables())
+    assert compiled(body, tmp_path).count("too large") == 0
 
 
 def test_special_characters_are_themselves():
@@ -512,7 +551,7 @@ def test_rows_stay_indented_where_latex_folds_their_names():
     data = lmm.load_dataset("oats").rename(columns={"Nf": name})
     fit = lmm.fit(f"yld ~ {name} + (1 | Block/Variety)", data)
     text = lmm.regression_table(fit, fit, show="conf_int").to_latex()
-    assert "p{" in text and r"\raggedright \hspace*{1em}Intercept &" in text
+    assert "p{" in text and r"\raggedright \hangindent=2em\hspace*{1em}Intercept &" in text
     assert r"\raggedright Fixed effects &" in text
     shown = lmm.regression_table(oats()).to_latex()
     assert "p{" not in shown and r"\quad Intercept &" in shown
@@ -604,8 +643,9 @@ def test_influence_shows_the_largest_first():
     assert rows == list(found.cooks_distance.sort_values(ascending=False).index)
     of_rows = lmm.influence(sleep(), "row")
     assert "Influence of 180 rows" in str(of_rows) and "The first 20 of 180 rows" in str(of_rows)
-    whole = (of_rows.to_latex().count(r" \\" + "\n"), of_rows.to_markdown().count("\n| "))
-    assert whole == (181 * of_rows.to_latex().count("toprule"), 181 + 1)
+    text = of_rows.to_latex()
+    rows = text.count(r" \\" + "\n") - text.count("toprule")  # without headings
+    assert rows == 180 and of_rows.to_markdown().count("\n| ") == 181 + 1
     frame = of_rows.to_frame()
     np.testing.assert_array_equal(frame["conditional_cooks"], of_rows.conditional_cooks)
     np.testing.assert_array_equal(frame["Days"], of_rows.dfbetas["Days"])

@@ -39,7 +39,9 @@ class Exports:
         notes: bool | str | Sequence[str] = True,
         width: int | None = None,
     ) -> str:
-        r"""LaTeX tables in one float; the document needs the package booktabs.
+        r"""LaTeX tables in a float; the document needs the package booktabs.
+
+        What is longer than a page of article goes on in another float with the same number.
 
         Parameters
         ----------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from .cells import Cells
+from .floats import RULES, Part, between, floats, lines_of, room_for_tables, rows_on_pages
 from .text import folded_columns
 
 # Colours stay those of the page, so that dark ones are readable as well.
@@ -42,6 +43,8 @@ _LINES = {74: r"\small", 84: r"\footnotesize"}
 _COLUMN_GAP, _NARROWEST, _WIDEST = 2, 0.25, 0.6
 # Characters of a name that is folded where the line is too short for all columns.
 _NAME = 24
+# What stands between tabulars.
+_GAP = "\n\n{}\n"
 
 
 # ------------------------------------------------------------ HTML
@@ -92,34 +95,47 @@ def _html_cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
 def latex_page(
     title: str, tables: Sequence[Cells], notes: Sequence[str], label: str | None, room: int | None
 ) -> str:
-    """One float with all tables, small print below; for the package booktabs.
+    """A float with all tables, small print below, or several; for the package booktabs.
 
     ``room``: characters of a line, those of article's by default, in the larger of two sizes in
     which all tables have room.
     """
-    caption = [rf"\caption{{{escape_latex(_in_one_line(title))}}}"] if title else []
-    caption += [rf"\label{{{label}}}"] if label else []
     fitting = (n for n in _LINES if all(_length(table, n) <= n for table in tables))
     line = next(fitting, max(_LINES)) if room is None else room
     size = _LINES[line if room is None else min(_LINES)]
-    head = [r"\begin{table}[htbp]", rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}", *caption]
-    body = ("\n\n" + r"\bigskip" + "\n").join(_latex_table(table, line) for table in tables)
-    small = []
-    if notes:
-        lines = (r"\par" + "\n").join(map(escape_latex, notes))
-        small = [
-            "", r"\smallskip",
-            r"\begin{minipage}{\linewidth}\footnotesize\raggedright", lines, r"\end{minipage}",
-        ]  # fmt: skip
-    return "\n".join([*head, *([body] if tables else []), *small, r"\end{table}"])
+    head = r"\begin{table}[htbp]" + "\n" + rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}"
+    caption = rf"\caption{{{escape_latex(_in_one_line(title))}}}" if title else ""
+    page = room_for_tables(size, title, notes, line)
+    parts = [part for table in tables for part in _latex_parts(table, line, page)]
+    pages = floats(parts, page, head, caption, rf"\label{{{label}}}" if label else "")
+    pages[-1] = "\n".join([pages[-1], *_small_print(notes)])
+    end = "\n" + r"\end{table}"
+    return between(len(pages)).join(page + end for page in pages)
 
 
-def _latex_table(table: Cells, line: int) -> str:
-    """A tabular, or several below each other where a page is too narrow for one."""
+def _small_print(notes: Sequence[str]) -> list[str]:
+    if not notes:
+        return []
+    lines = (r"\par" + "\n").join(map(escape_latex, notes))
+    start = r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
+    return ["", r"\smallskip", start, lines, r"\end{minipage}"]
+
+
+def _latex_parts(table: Cells, line: int, page: int) -> Iterator[Part]:
+    """Tabulars of a table: several where a line or a page is too short for one."""
     blocks = folded_columns(_widths(table, line)[0], table.glued, table.labels, line)
-    parts = [_tabular(table, block, line) for block in blocks]
-    caption = [rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip"] * bool(table.caption)
-    return "\n".join([*caption, ("\n\n" + r"\smallskip" + "\n").join(parts)])
+    caption = rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip" + "\n"
+    above, gap = caption * bool(table.caption), _GAP.format(r"\bigskip")
+    for block in blocks:
+        folds, share = _shares(table, block, line)
+        lines = [
+            max(lines_of(row[j], share * line) if own else 1 for j, own in folds.items())
+            for row in table.rows
+        ]
+        for rows in rows_on_pages(lines, page - RULES - 1 - bool(above)):
+            height = RULES + table.has_header + bool(above) + sum(lines[rows])
+            yield Part(above + _tabular(table, rows, folds, share), height, gap)
+            above, gap = "", _GAP.format(r"\smallskip")
 
 
 def _length(table: Cells, line: int) -> int:
@@ -141,24 +157,27 @@ def _widths(table: Cells, line: int) -> tuple[list[int], list[bool]]:
     return [max(min(w, narrow), word) if own else w for w, word, own in columns], folds
 
 
-def _tabular(table: Cells, block: Sequence[int], line: int) -> str:
+def _shares(table: Cells, block: Sequence[int], line: int) -> tuple[dict[int, bool], float]:
+    """Which columns of a block are folded, and the share of the line that these have."""
     widths, own = _widths(table, line)
-    folds = [own[j] for j in block]
-    taken = sum(widths[j] + _COLUMN_GAP for j, own in zip(block, folds, strict=True) if not own)
-    left = [(widths[j] + 1) / line for j, own in zip(block, folds, strict=True) if own]
-    share = min(max([1.0 - taken / line, *left]), _WIDEST)
+    folds = {j: own[j] for j in block}
+    taken = sum(widths[j] + _COLUMN_GAP for j, own in folds.items() if not own)
+    left = [(widths[j] + 1) / line for j, own in folds.items() if own]
+    return folds, min(max([1.0 - taken / line, *left]), _WIDEST)
+
+
+def _tabular(table: Cells, rows: slice, folds: Mapping[int, bool], share: float) -> str:
     align = "".join(
         rf"p{{{share:.2g}\linewidth}}" if own else "r" if table.right[j] else "l"
-        for j, own in zip(block, folds, strict=True)
+        for j, own in folds.items()
     )
     out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
     if table.has_header:
-        out += [_latex_row([escape_latex(table.header[j]) for j in block]), r"\midrule"]
+        out += [_latex_row([escape_latex(table.header[j]) for j in folds]), r"\midrule"]
     # not in the last column, where it would take what ends the row
-    ragged = [own and j != block[-1] for j, own in zip(block, folds, strict=True)]
-    for row in table.rows:
-        triples = zip(block, ragged, folds, strict=True)
-        out.append(_latex_row([_folded(latex_cell(row[j]), r, own) for j, r, own in triples]))
+    ragged = {j: own and j != [*folds][-1] for j, own in folds.items()}
+    for row in table.rows[rows]:
+        out.append(_latex_row([_folded(latex_cell(row[j]), ragged[j], folds[j]) for j in folds]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
 
 
@@ -171,7 +190,8 @@ def _folded(cell: str, ragged: bool, folds: bool) -> str:
     """A cell that may go to the next line behind every colon of a name."""
     if not folds:
         return cell
-    blank = _indented(cell, r"\hspace*{1em}")  # behind \raggedright TeX takes no notice of spaces
+    # TeX takes no notice of spaces behind \raggedright; what goes on stands further in
+    blank = _indented(cell, r"\hangindent=2em\hspace*{1em}")
     return r"\raggedright " * ragged + blank + re.sub(r":(?=\S)", r":\\allowbreak{}", cell.strip())
 
 
