@@ -9,6 +9,7 @@ import pytest
 
 import lmm_jax as lmm
 from lmm_jax.inputs.names import merged_terms
+from lmm_jax.results.regression_table import _cell
 
 DATA = lmm.load_dataset("sleepstudy")
 
@@ -319,9 +320,25 @@ def test_numbers_that_decimals_would_hide_are_written_in_another_way():
     assert "e+" in cells["Days"]
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "digits", "text"),
+    [
+        (6.060636e-08, 0.000061, None, "0.000000 (0.000061)"),
+        (-4.9319189e-08, 3.0e-6, None, "0.0000000 (0.0000030)"),
+        (6.060636e-08, 0.5, None, "0.000 (0.500)"),
+        (6.060636e-08, np.nan, None, "6.061e-08"),  # nothing says that it is zero
+        (1e-5, 6.06e-7, 2, "0.00 (0.00)"),
+        (6.060636e-08, 0.000061, 2, "0.00 (0.00)"),
+        (2e15, 6.06e-7, 2, "2.00e+15 (0.00)"),
+    ],
+)
+def test_an_estimate_has_the_digits_of_its_standard_error(value, error, digits, text):
+    row = pd.Series({"estimate": value, "std_error": error, "p_value": 0.2, "statistic": 1e-9})
+    assert _cell(row, "std_error", False, digits) == text
+    assert _cell(row, "statistic", False, 2).endswith(" (0.00)")
+
+
 def test_an_infinite_standard_error_asks_for_no_decimals():
     """Of a correlation at a variance of nearly zero."""
-    from lmm_jax.results.regression_table import _cell
-
     row = pd.Series({"estimate": 0.5, "std_error": np.inf, "p_value": 0.2, "statistic": 0.0})
     assert _cell(row, "std_error", False, None) == "0.500"

@@ -184,6 +184,8 @@ def test_long_names_leave_the_numbers_on_the_page():
         (1.2e-8, 4.9e-7, "1.20e-08"),  # less than its error
         (-9.92e-7, 1.04e-6, "-0.00000099"),
         (0.25, 0.1, "0.2500"),
+        (-3.2e-9, 6.1e-5, "0.0000000"),  # nothing beside its error
+        (3.2e-9, np.nan, "3.2000e-09"),
     ],
 )
 def test_digits_of_an_estimate(value, error, text):

@@ -18,7 +18,7 @@ from ..inference.parameter_rows import parameter_rows
 from ..inference.parameters import Parameter, parameters_of
 from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquoted
 from ..reprs import p_value
-from ..tables.cells import beside_error, decimals, digits_for
+from ..tables.cells import beside_error, decimals, digits_for, rounded
 from ..tables.page import Table, table
 from ..tables.paper import method_name as spelled
 from .lmm import LMMResults
@@ -144,10 +144,11 @@ def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
 
     Without a number of digits three, or so many that the standard error has two.
     """
-    usual = _DECIMALS if digits is None else digits
-    adapts = digits is None and 0 < row.std_error < np.inf
-    places = max(usual, digits_for(row.std_error, 2)) if adapts else usual
-    write = partial(beside_error if adapts else decimals, places=places)
+    usual, known = _DECIMALS if digits is None else digits, 0 < row.std_error < np.inf
+    places = max(usual, digits_for(row.std_error, 2)) if digits is None and known else usual
+    # what is nothing beside its error, or at the digits that were asked for, is zero
+    form = rounded if digits is not None else beside_error if known else decimals
+    write = partial(form, places=places)
     text = write(row.estimate)
     if stars and np.isfinite(row.p_value):
         text += "*" * sum(row.p_value < limit for limit in _STARS)
@@ -156,7 +157,7 @@ def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
     if show == "std_error" and np.isfinite(row.std_error):
         return f"{text} ({write(row.std_error)})"
     if show == "statistic" and np.isfinite(row.statistic):
-        return f"{text} ({decimals(row.statistic, usual)})"
+        return f"{text} ({rounded(row.statistic, usual)})"
     if show == "p_value" and np.isfinite(row.p_value):
         return f"{text} ({p_value(row.p_value)})"
     return text

@@ -158,14 +158,14 @@ def _kind(name: str, type: str) -> Kind:
 
 
 def _strings(
-    values: Sequence[Any], kind: Kind, digits: int | None, places: Sequence[int] | None
+    values: Sequence[Any], kind: Kind, digits: int | None, places: Sequence[_Places] | None
 ) -> list[str]:
     """One string a value; nothing where there is none."""
     whole = kind == "df" and all(_is_whole(v) for v in values)
     if kind != "number" or digits is not None:
         return [_string(v, kind, whole, digits) for v in values]
     if places is not None:
-        return [_in_row(v, d) for v, d in zip(values, places, strict=True)]
+        return [_in_row(v, at) for v, at in zip(values, places, strict=True)]
     own = _own_digits(values)
     return [_string(v, kind, whole, own if _has_decimals(v) else None) for v in values]
 
@@ -185,30 +185,42 @@ def digits_for(size: float, significant: int) -> int:
     return significant - 1 - int(np.floor(np.log10(size)))
 
 
-def _places_of(errors: Sequence[Any]) -> list[int]:
+class _Places(NamedTuple):
+    """Decimals of a row, and whether a standard error says how many."""
+
+    decimals: int
+    by_error: bool
+
+
+def _places_of(errors: Sequence[Any]) -> list[_Places]:
     """Decimals of the rows of a table, by their standard errors.
 
     The same ones for rows that ask for nearly as many; the others have their own.
     """
-    told = [isinstance(e, float) and np.isfinite(e) and 0 < e < _SMALL for e in errors]
-    asked = [digits_for(e, _DIGITS) if t else _DECIMALS for e, t in zip(errors, told, strict=True)]
+    known = [isinstance(e, float) and np.isfinite(e) and e > 0 for e in errors]
+    asked = [
+        digits_for(e, _DIGITS) if own and e < _SMALL else _DECIMALS
+        for e, own in zip(errors, known, strict=True)
+    ]
     usual = [d for d in asked if d <= _MOST_DECIMALS]
     if usual and max(usual) - min(usual) <= _ALIKE:
-        return [d if d > _MOST_DECIMALS else max(usual) for d in asked]
-    return asked
+        asked = [d if d > _MOST_DECIMALS else max(usual) for d in asked]
+    return list(map(_Places, asked, known))
 
 
-def _in_row(value: Any, places: int) -> str:
+def _in_row(value: Any, places: _Places) -> str:
     """A number, or what stands in its place, to the decimals of its row."""
+    many = places.decimals > _MOST_DECIMALS
     real = isinstance(value, float | int | np.number) and not isinstance(value, bool)
-    decides = real and np.isfinite(value) and (abs(value) < _LARGE or places > _MOST_DECIMALS)
-    return beside_error(float(value), places) if decides else _string(value, "number", False, None)
+    if not (real and np.isfinite(value) and (abs(value) < _LARGE or many)):
+        return _string(value, "number", False, None)
+    return (beside_error if places.by_error else decimals)(float(value), places.decimals)
 
 
 def beside_error(value: float, places: int) -> str:
     """A number to the decimals of its row, a small one with an exponent where these are many."""
     if places <= _MOST_DECIMALS or value == 0 or not np.isfinite(value):
-        return decimals(value, min(places, _MOST_DECIMALS))
+        return rounded(value, min(places, _MOST_DECIMALS))
     before = int(np.floor(np.log10(abs(value))))
     shown = min(places + before, _DOUBLE)  # decimals before an exponent
     if before >= -_DIGITS:
@@ -224,10 +236,20 @@ def _has_decimals(value: Any) -> bool:
 
 def decimals(value: float, places: int) -> str:
     """A number with so many decimals; in another way where these would show nothing of it."""
+    hidden = 0.0 < abs(value) < _NOTHING and float(f"{value:.{places}f}") == 0.0
+    return f"{value:.{max(places, 1)}e}" if hidden else rounded(value, places)
+
+
+def rounded(value: float, places: int) -> str:
+    """A number with so many decimals, zero where they show nothing of it.
+
+    >>> rounded(-6.06e-8, 6), decimals(-6.06e-8, 6)
+    ('0.000000', '-6.060000e-08')
+    """
     text = f"{value:.{places}f}"
     if not np.isfinite(value) or value == 0.0:
         return text
-    if abs(value) >= _MOST_BEFORE or (float(text) == 0.0 and abs(value) < _NOTHING):
+    if abs(value) >= _MOST_BEFORE:
         return f"{value:.{max(places, 1)}e}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
