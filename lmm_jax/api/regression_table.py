@@ -42,7 +42,7 @@ def regression_table(
         One, two or three stars for p values of fixed effects below 0.05, 0.01 and 0.001.
     digits : int, optional
         Decimals; if not given three, and more where these would leave a standard error less than
-        two digits.
+        two digits. What rounds to zero is zero.
     statistics : sequence of str
         Rows of the last block: "nobs", "n_groups", "r2_marginal", "r2_conditional", "icc",
         "loglik", "aic", "bic", "sigma", "df" (the number of parameters).
@@ -53,7 +53,7 @@ def regression_table(
         Of strings, which shows itself as text and HTML; ``to_latex``, ``to_markdown``, ``to_html``
         and ``to_gt`` take ``caption``, ``rename`` and ``notes`` (:meth:`Summary.to_markdown`).
         The numbers are those of :meth:`LMMResults.tidy`. A parameter that a fit has not is left
-        empty.
+        empty; one that fits spell differently, ``x:f[T.b]`` and ``C(f)[T.b]:x``, has one row.
 
     Raises
     ------
@@ -70,7 +70,8 @@ def regression_table(
     Notes
     -----
     P values and limits have the degrees of freedom of each fit (its ``df_method``), standard
-    errors are robust where the fit is (:meth:`LMMResults.robust`); the small print says so.
+    errors are robust where the fit is (:meth:`LMMResults.robust`) and Kenward and Roger's where its
+    ``df_method`` is; the small print says so. Weights and offsets have a row where a fit has them.
 
     Examples
     --------
