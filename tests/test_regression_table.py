@@ -301,6 +301,16 @@ def test_weights_offsets_and_other_rows_are_told(crossed, saved):
     assert not any("rows" in note for note in lmm.regression_table(*fits[:3]).notes)
 
 
+def test_fits_without_rows_are_compared_by_what_is_known_of_them(crossed):
+    first = lmm.fit("y ~ x * f + (1 | g)", crossed)
+    sums = lmm.fit(lmm.summarize("y ~ f * x + (1 | g)", [crossed]))
+    for other in (sums, first.without_data()):
+        assert not warned(first, other) and not warned(other, first)
+        assert not any("rows" in note for note in lmm.regression_table(first, other).notes)
+    small = lmm.fit("y ~ x + (1 | g)", crossed)
+    assert "by REML with other fixed effects" in warned(sums, small)
+
+
 def test_models_may_have_any_name(fits):
     table = lmm.regression_table(*fits[:2], names=["term", "term"])
     assert list(table.columns) == ["term", "term.1", "term.2"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..designs.design import Design
 from ..designs.nesting import why_incomparable
 from ..designs.term_nesting import spans
 from ..errors import warn_user
@@ -232,10 +233,15 @@ def _elsewhere(name: str, fits: Mapping[str, LMMResults]) -> list[str]:
 
 def _rows(res: LMMResults) -> pd.Index[Any] | None:
     """Labels of the rows of a fit, where they are known."""
-    if res.design is not None:
-        return res.design.index if res.design.has_rows else None
-    fitted = None if res.kept is None else res.kept.fitted
+    design, fitted = _with_rows(res), None if res.kept is None else res.kept.fitted
+    if design is not None:
+        return design.index
     return None if fitted is None else fitted.index
+
+
+def _with_rows(res: LMMResults) -> Design | None:
+    """The design, where it has its rows."""
+    return res.design if res.design is not None and res.design.has_rows else None
 
 
 def _adjusted(res: LMMResults) -> list[str]:
@@ -287,8 +293,9 @@ def _variables(res: LMMResults) -> set[str]:
 
 def _why_not(one: LMMResults, other: LMMResults) -> str | None:
     """Why two log-likelihoods do not compare; None if they do."""
-    if one.design is not None and other.design is not None:
-        reason = why_incomparable(one.design, other.design)
+    a, b = _with_rows(one), _with_rows(other)
+    if a is not None and b is not None:
+        reason = why_incomparable(a, b)
         if reason is not None:
             return reason
     elif one.nobs != other.nobs:
@@ -305,10 +312,10 @@ def _equal_columns(one: LMMResults, other: LMMResults) -> bool:
 
     They hold ``|X' V^-1 X|``: with ``X B`` for X it has the factor ``|B|^2``.
     """
-    designs = one.design, other.design
-    if any(design is None or not design.has_rows for design in designs):
+    a, b = _with_rows(one), _with_rows(other)
+    if a is None or b is None:
         return {*map(parts_of, one.fixed_names)} == {*map(parts_of, other.fixed_names)}
-    X, Y = (design.exog for design in designs if design is not None)
+    X, Y = a.exog, b.exog
     if np.array_equal(X, Y):
         return True
     sizes = [np.log(np.abs(np.diagonal(np.linalg.qr(M, mode="r")))).sum() for M in (X, Y)]
