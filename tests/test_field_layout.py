@@ -3,29 +3,34 @@
 import decimal
 import itertools
 from decimal import Decimal
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import assert_close, dense_gls, differences
+from helpers import assert_close, dense_gls
+from residual_checks import (
+    DENSE_RTOL,
+    EXACT,
+    JAX_RTOL,
+    LAYOUT_RTOL,
+    OPTIMUM_RTOL,
+    Model,
+    check_criterion,
+    check_derivatives,
+    check_drawn_rows,
+    check_moments,
+    check_replicate,
+    check_same_fit,
+    check_under_jax,
+    on_host,
+)
 
 import lmm_jax as lmm
-from lmm_jax.batches.replicate_minimize import fit_each
-from lmm_jax.batches.row_draws import _rows, row_roots
-from lmm_jax.layouts import plan
-from lmm_jax.layouts.response import Response
-from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.optimize.staged import descend
-
-EXACT = 1e-12  # a few roundings of float64
-DENSE_RTOL = 1e-11  # a dense V of 150 rows
-LAYOUT_RTOL = 1e-11  # two layouts at one optimum
-# Two optima, each to a Newton decrement of 1e-9 and better, and functions of the curvature there
-OPTIMUM_RTOL, CURVED_RTOL = 1e-7, 1e-5
-# `differences` of dense criteria: rounding over the step; of sums in another order under JAX
-DIFF_RTOL, JAX_RTOL = 1e-8, 1e-10
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 
@@ -55,14 +60,6 @@ TRIAL = trial()
 X, Y = np.column_stack([np.ones(len(TRIAL)), TRIAL["x"]]), TRIAL["y"].to_numpy()
 
 
-def design_of(text, weighted=False):
-    return lmm.design(f"y ~ x + {text}", TRIAL, weights="w" if weighted else None)
-
-
-def layout_of(design):
-    return jax.tree.map(np.asarray, design.compressed.layout)
-
-
 def theta_near(layout, seed):
     m = sum(structure.n_params for structure in layout.structures)
     return np.random.default_rng(seed).normal(0, 0.5, m)
@@ -73,7 +70,7 @@ def same(name):
     return np.equal.outer(values, values).astype(float)
 
 
-def dense_covariance(text, weighted, layout, theta):
+def field_covariance(text, weighted, layout, theta):
     """V, relative to sigma^2, entry by entry."""
     units = "nugget" in text
     c = theta[-2 - units :]
@@ -95,56 +92,44 @@ def dense_covariance(text, weighted, layout, theta):
     return V
 
 
+@cache
+def model(text, weighted=False):
+    return Model(
+        formula=f"y ~ x + {text}",
+        data=TRIAL,
+        X=X,
+        y=Y,
+        covariance=partial(field_covariance, text, weighted),
+        near=theta_near,
+        options={"weights": "w"} if weighted else {},
+    )
+
+
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("text", MODELS)
-def test_criterion_is_that_of_dense_matrices(text, weighted):
-    layout = layout_of(design_of(text, weighted))
-    assert isinstance(layout, lmm.FieldLayout)
-    for seed, reml in ((0, True), (1, False)):
-        theta = theta_near(layout, seed)
-        dense = dense_gls(X, Y, dense_covariance(text, weighted, layout, theta), reml=reml)
-        jet = profile_jet(theta, layout, reml=reml)
-        at = profile_waist(layout.waist_at(theta), layout, reml=reml)
-        assert_close(jet.value, dense.criterion, DENSE_RTOL)
-        assert_close(at.deviance, dense.criterion, DENSE_RTOL)
+def test_criterion_is_that_of_dense_matrices(text, weighted, reml):
+    assert isinstance(model(text, weighted).layouts[0], lmm.FieldLayout)
+    check_criterion(model(text, weighted), reml=reml)
 
 
+@pytest.mark.parametrize("reml", [True, False], ids=["weighted, reml", "plain, ml"])
 @pytest.mark.parametrize("text", MODELS)
-def test_derivatives_of_the_criterion(text):
-    """The gradient is that of the dense criterion, the Hessian that of the gradient."""
-    layout = layout_of(design_of(text, True))
-    theta = theta_near(layout, 3)
-
-    def criterion(at):
-        return dense_gls(X, Y, dense_covariance(text, True, layout, at), reml=True).criterion
-
-    jet = profile_jet(theta, layout, reml=True)
-    assert_close(jet.gradient, differences(criterion, theta), DIFF_RTOL, np.abs(jet.gradient).max())
-    hessian = differences(lambda at: profile_jet(at, layout, reml=True).gradient, theta)
-    assert_close(jet.hessian, hessian, DIFF_RTOL, np.abs(hessian).max())
+def test_derivatives_of_the_criterion(text, reml):
+    check_derivatives(model(text, weighted=reml), reml=reml)
 
 
 @pytest.mark.device
 @pytest.mark.parametrize("text", MODELS[1:3])
 def test_criterion_and_derivatives_under_jax(text, x64):
     """JAX differentiates through the solutions, not through the eigenvectors, twice."""
-    layout = layout_of(design_of(text, True))
-    theta = theta_near(layout, 5)
-    expected = profile_jet(theta, layout, reml=True)
-    device = jax.tree.map(jnp.asarray, layout)
-    found = jax.jit(profile_jet, static_argnames="reml")(jnp.asarray(theta), device, reml=True)
-    assert_close(found.value, expected.value, 10 * EXACT)
-    f = lambda at: profile_waist(device.waist_at(at), device, reml=True).deviance  # noqa: E731
-    slope, bend = jax.jit(jax.grad(f))(theta), jax.jit(jax.hessian(f))(theta)
-    for name, other in (("gradient", slope), ("hessian", bend)):
-        value = getattr(expected, name)
-        for one in (getattr(found, name), other):
-            assert_close(one, value, JAX_RTOL, np.abs(value).max())
+    layout = model(text, True).layouts[0]
+    check_under_jax(layout, theta_near(layout, 5))
 
 
 def test_no_correlation_at_all_has_derivatives(x64):
     """All eigenvalues are one there."""
-    layout = layout_of(design_of(PLAIN))
+    layout = model(PLAIN).layouts[0]
     zero = np.zeros(2)
     device = jax.tree.map(jnp.asarray, layout)
     slope = jax.grad(lambda at: -2 * lmm.profile_loglike(at, device))(zero)
@@ -195,7 +180,8 @@ def test_correlations_near_one_keep_what_is_promised(left, nugget):
     Beside it a correlation that is rounded is that of another theta, ``eps / (1 - rho^2)`` apart.
     """
     few = TRIAL[TRIAL["field"] == "b"].reset_index(drop=True)
-    layout = layout_of(lmm.design(f"y ~ x + {PLAIN if nugget is None else UNITS}", few))
+    text = f"y ~ x + {PLAIN if nugget is None else UNITS}"
+    layout = on_host(lmm.design(text, few).compressed.layout)
     near = np.arctanh([1.0 - left, 1.0 - 2.0 * left]) + 0.0123  # whose tanh is rounded
     theta = [*near, *([nugget] * (nugget is not None))]
     jet = profile_jet(np.array(theta), layout, reml=False)
@@ -204,107 +190,36 @@ def test_correlations_near_one_keep_what_is_promised(left, nugget):
     assert off < jet.noise + EXACT * abs(jet.value) + moved @ np.abs(jet.gradient[:2])
 
 
-@pytest.fixture
-def dense(monkeypatch):
-    """Every residual covariance by dense matrices."""
-
-    def use():
-        for name in ("takes_fields", "takes_subjects"):
-            monkeypatch.setattr(plan, name, lambda *args: False)
-
-    return use
+@pytest.mark.parametrize("text", MODELS)
+def test_moments_are_those_of_the_dense_layout(text):
+    check_moments(model(text, True), model(text, True).layouts)
 
 
 @pytest.mark.parametrize("text", MODELS)
-def test_moments_are_those_of_the_dense_layout(text, dense):
-    """What Kenward and Roger's adjustment is made of."""
-    layout = layout_of(design_of(text, True))
-    dense()
-    other = layout_of(design_of(text, True))
-    assert isinstance(other, lmm.ResidualLayout)
-    theta = theta_near(other, 4)
-    rng = np.random.default_rng(6)
-    root, z = rng.normal(size=(theta.size + 1, theta.size + 1)), rng.normal(size=theta.size + 1)
-    W, beta = root @ root.T, rng.normal(size=2)
-    for name, value in other.psi_moments(theta)._asdict().items():
-        found = getattr(layout.psi_moments(theta), name)
-        assert_close(found, value, DENSE_RTOL, np.abs(value).max())
-    for found, value in zip(
-        layout.weighted_moments(theta, W[:-1, :-1]),
-        other.weighted_moments(theta, W[:-1, :-1]),
-        strict=True,
-    ):
-        assert_close(found, value, DENSE_RTOL, np.abs(value).max())
-    bend = other.bend_form(theta, W, z)
-    assert_close(layout.bend_form(theta, W, z), bend, JAX_RTOL, np.abs(bend).max())
-    assert_close(layout.start_candidates(), other.start_candidates(), EXACT, 1)
-    assert layout.level_counts().tolist() == other.level_counts().tolist()
-    moved, at = (own.measured_from(beta).jet(theta).waist.gram for own in (layout, other))
-    assert_close(moved, at, DENSE_RTOL, np.abs(at).max())
-
-
-@pytest.mark.parametrize("text", MODELS)
-def test_a_fit_does_not_show_its_layout(text, dense):
-    def fitted():
-        return lmm.fit(f"y ~ x + {text}", TRIAL, weights="w", runtime="numpy")
-
-    found = fitted()
-    dense()
-    expected = fitted()
-    assert isinstance(found.design.compressed.layout, lmm.FieldLayout)
-    assert isinstance(expected.design.compressed.layout, lmm.ResidualLayout)
-    assert found.converged == expected.converged
-    assert_close(found.llf, expected.llf, LAYOUT_RTOL)
-    assert_close(found.fe_params, expected.fe_params, OPTIMUM_RTOL, expected.bse_fe)
-    assert_close(found.bse_fe, expected.bse_fe, OPTIMUM_RTOL)
-    errors = expected.residual_params_se
-    assert_close(found.residual_params, expected.residual_params, 1e-6, errors.fillna(1))
-    for name in ("satterthwaite", "kenward-roger", "kenward-roger-expected"):
-        left, right = found.with_df(name), expected.with_df(name)
-        assert_close(left.df, right.df, CURVED_RTOL)
-        assert_close(left.bse_fe, right.bse_fe, OPTIMUM_RTOL)
+def test_a_fit_does_not_show_its_layout(text):
     new = TRIAL.iloc[::7].assign(row=TRIAL["row"].max() + 2)
-    for known in (TRIAL, new):
-        left, right = (one.predict(known, conditional=True) for one in (found, expected))
-        assert_close(left, right, 1e-6, 1)
-    left, right = found.random_effects, expected.random_effects
-    for group in right:
-        assert_close(left[group], right[group], CURVED_RTOL, 1)
+    check_same_fit(model(text, True), lmm.FieldLayout, new)
 
 
 @pytest.mark.parametrize("text", MODELS)
 def test_drawn_rows_have_the_covariance_of_the_model(text):
-    """Rows are linear in independent variates: by all unit vectors."""
-    layout = layout_of(design_of(text, True))
-    theta = theta_near(layout, 2)
-    got = np.zeros(0)
-    for root in row_roots(layout, theta):
-        size = root.present.size + root.ZL.shape[0] * root.ZL.shape[1]
-        made = _rows(root, np.eye(size)).reshape(size, -1)
-        made = made[:, made.any(axis=0)]
-        got = np.append(got, np.linalg.eigvalsh(made.T @ made))
-    w = np.sqrt(TRIAL["w"].to_numpy())
-    expected = np.linalg.eigvalsh(dense_covariance(text, True, layout, theta) * np.outer(w, w))
-    assert_close(np.sort(got), expected, DENSE_RTOL, expected.max())
+    check_drawn_rows(model(text, True))
 
 
-def test_a_replicate_is_fitted_as_a_response():
-    """The response of the data in the place of a drawn one."""
-    fit = lmm.fit(f"y ~ x + (1 | gen) + {PLAIN}", TRIAL, runtime="numpy")
-    layout, theta = layout_of(fit.design), fit.estimates.theta_layout
-    rows = tuple(b.c[None, :, -1] for b in layout.buckets)
-    found = fit_each(layout, Response(y=rows, S0=layout.S0[None, -1]), theta + 0.05, reml=True)
-    assert_close(found.jet.value[0], fit.estimates.deviance, LAYOUT_RTOL)
+@pytest.mark.parametrize("text", MODELS)
+def test_a_replicate_is_fitted_as_a_response(text):
+    check_replicate(model(text))
 
 
 def test_programs_make_dense_matrices_of_the_rows(x64):
     """The index of a design for ``compress`` takes rows that are traced, weights of zero too."""
-    design = design_of(f"(1 | gen) + {PLAIN}")
+    own = model(f"(1 | gen) + {PLAIN}")
+    design = own.design
     index, ones = lmm.row_index(design), np.ones(len(Y))
     layout = lmm.compress(Y, X, tuple(t.values for t in design.terms), ones, index)
     assert isinstance(layout, lmm.ResidualLayout | lmm.SubjectLayout)
     theta = theta_near(layout, 7)
-    value = profile_jet(theta, layout_of(design), reml=True).value
+    value = profile_jet(theta, own.layouts[0], reml=True).value
     assert_close(-2 * lmm.profile_loglike(theta, layout), value, LAYOUT_RTOL)
 
 
@@ -361,7 +276,7 @@ def test_plots_without_a_pattern_have_several_optima(seed, x64):
     data = fields_of((7, 9), (6, 5), (7, 9))
     data["y"] = np.random.default_rng(seed).normal(size=len(data))
     res = lmm.fit(f"y ~ field + {UNITS}", data, runtime="numpy")
-    layout = layout_of(res.design)
+    layout = on_host(res.design.compressed.layout)
     for rho in itertools.product((-0.95, -0.4, 0.4, 0.95), repeat=2):
         for share in (0.3, 0.9):
             left = np.log1p(-(np.array(rho) ** 2)).sum()

@@ -1,33 +1,37 @@
 """Residuals that depend on the row before: chains against dense matrices, and what they are for."""
 
-from functools import cache
+from functools import cache, partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from dense_residual import DenseResidual
-from helpers import Array, Term, assert_close, dense_gls, differences, random_root
+from helpers import Term, assert_close, differences
+from residual_checks import (
+    DENSE_RTOL,
+    EXACT,
+    LAYOUT_RTOL,
+    check_criterion,
+    check_derivatives,
+    check_drawn_rows,
+    check_moments,
+    check_replicate,
+    check_same_fit,
+    check_under_jax,
+    dense_groups,
+    model_of,
+    near_start,
+    on_host,
+)
 
 import lmm_jax as lmm
-from lmm_jax.batches.replicate_minimize import fit_each
-from lmm_jax.batches.row_draws import _rows, row_roots
 from lmm_jax.covariance.correlations import Independent
 from lmm_jax.covariance.distances import Autoregressive
 from lmm_jax.covariance.spatial import Continuous, Exponential, Gaussian
-from lmm_jax.covariance.theta import factor_blocks
 from lmm_jax.covariance.visits import General, Symmetric
-from lmm_jax.inference.residuals.parameters import natural_parameters
-from lmm_jax.layouts import plan
-from lmm_jax.layouts.response import Response
-from lmm_jax.likelihood.profile import profile_jet, profile_waist
+from lmm_jax.likelihood.profile import profile_jet
 
-EXACT = 1e-12  # a few roundings of float64
-DENSE_RTOL = 1e-11  # a dense V of eighty rows
 DIFFERENCE_RTOL = 1e-9  # of `differences`: rounding over its step
-LAYOUT_RTOL = 1e-11  # two layouts at one optimum
-OPTIMUM_RTOL = 1e-7  # two optima, each to a Newton decrement of 1e-9 and better
 
 
 # ------------------------------------------------------------------------------ correlations
@@ -143,6 +147,7 @@ MODELS = {
     ),
     "car1(time | subject)": (dense_of("car1", **TIME), []),
     "car1(time)": (dense_of("car1", subject=np.zeros(len(PANEL), int), **TIME), []),
+    "car1(time | arm / subject)": (dense_of("car1", arm=column("arm"), **TIME), []),
     "diag(stratum)": (dense_of(**BY_STRATUM), []),
     "ar1(visit | subject) * diag(stratum)": (dense_of("ar1", **BY_STRATUM), []),
     "sp_exp(time | subject) * power(size)": (
@@ -155,6 +160,7 @@ MODELS = {
         dense_of("car1", arm=column("arm"), **BY_STRATUM, **TIME), []
     ),
     "ar1(visit | subject) + (1 | subject)": (dense_of("ar1"), [SUBJECT]),
+    "car1(time | subject) + (1 | site)": (dense_of("car1", **TIME), [SITE]),
     "car1(time | subject) * diag(stratum) + (1 + x | subject)": (
         dense_of("car1", **BY_STRATUM, **TIME), [SLOPE]
     ),
@@ -164,127 +170,52 @@ MODELS = {
     "ar1(visit | subject) * power(size) + (1 | site) + (1 + x | subject)": (
         dense_of("ar1", spread="power", by=column("size")), [SLOPE, SITE]
     ),
+    "diag(stratum) + (1 + x | subject)": (dense_of(**BY_STRATUM), [SLOPE]),
     "diag(stratum) + (1 | site)": (dense_of(**BY_STRATUM), [SITE]),
 }  # fmt: skip
 
 
+X = np.column_stack([ONE, column("x")])
+
+
 @cache
-def design_of(text, weighted=False):
-    return lmm.design(f"y ~ x + {text}", PANEL, weights="w" if weighted else None)
+def model(text, weighted=False):
+    options = {"weights": "w"} if weighted else {}
+    return model_of(f"y ~ x + {text}", PANEL, X, MODELS[text], 0.3, **options)
 
 
-def layout_of(model):
-    return jax.tree.map(np.asarray, model.compressed.layout)
-
-
-def merged_of(model):
-    return jax.tree.map(np.asarray, model.compressed.merged)
-
-
-def theta_near(layout, seed):
-    start = np.asarray(layout.start_moments())
-    return start + 0.3 * np.random.default_rng(seed).normal(size=start.size)
-
-
-def dense_covariance(text, weighted, layout, theta) -> Array:
-    """V of the rows, relative to sigma^2, at the layout's theta."""
-    residual, terms = MODELS[text]
-    found = natural_parameters(theta, 1.0, layout.structures)
-    V = residual.matrix(dict(zip(found.names, np.asarray(found.values.value), strict=True)))
-    if weighted:
-        V = V / np.sqrt(np.outer(column("w"), column("w")))
-    if not terms:
-        return V
-    blocks = factor_blocks(theta, layout.structures)
-    own = [A @ L for A, L in zip(layout.whiteners, blocks, strict=True)][: len(terms)]
-    Z, Lambda = random_root(terms, np.concatenate([L.T[np.triu_indices(len(L))] for L in own]))
-    return V + (Z @ Lambda) @ (Z @ Lambda).T
-
-
-X, Y = np.column_stack([ONE, column("x")]), column("y")
-
-
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("text", MODELS)
-def test_criterion_is_that_of_dense_matrices(text, weighted):
-    plain, merged = layout_of(design_of(text, weighted)), merged_of(design_of(text, weighted))
-    assert isinstance(plain, lmm.MarkovLayout)
-    for seed, reml in ((0, True), (1, False)):
-        theta = theta_near(plain, seed)
-        V = dense_covariance(text, weighted, plain, theta)
-        dense = dense_gls(X, Y, V, reml=reml)
-        for layout in (plain, merged):
-            assert_close(profile_jet(theta, layout, reml=reml).value, dense.criterion, DENSE_RTOL)
-            value = profile_waist(layout.waist_at(theta), layout, reml=reml).deviance
-            assert_close(value, dense.criterion, DENSE_RTOL)
-        many = profile_waist(plain.waists_at(np.stack([theta, theta])), plain, reml=reml)
-        assert_close(many.deviance, [dense.criterion] * 2, DENSE_RTOL)
+def test_criterion_is_that_of_dense_matrices(text, weighted, reml):
+    assert isinstance(model(text, weighted).layouts[0], lmm.MarkovLayout)
+    check_criterion(model(text, weighted), reml=reml)
 
 
 @pytest.mark.parametrize("text", MODELS)
 def test_derivatives_of_the_criterion(text):
-    """The gradient is that of the dense criterion, the Hessian that of the gradient."""
-    weighted, reml = (True, True) if len(text) % 2 else (False, False)
-    layout = merged_of(design_of(text, weighted))
-    theta = theta_near(layout, 3)
-
-    def criterion(at):
-        return dense_gls(X, Y, dense_covariance(text, weighted, layout, at), reml=reml).criterion
-
-    jet = profile_jet(theta, layout, reml=reml)
-    scale = np.abs(jet.gradient).max()
-    assert_close(jet.gradient, differences(criterion, theta), 1e-8, scale)
-    hessian = differences(lambda at: profile_jet(at, layout, reml=reml).gradient, theta)
-    assert_close(jet.hessian, hessian, 1e-8, np.abs(hessian).max())
+    weighted = reml = bool(len(text) % 2)
+    check_derivatives(model(text, weighted), reml=reml)
 
 
 @pytest.mark.parametrize("c", [-0.8, 2.5])
 def test_negative_and_large_correlations(c):
     """Over gaps of odd and of even length."""
-    text = "ar1(visit | subject)"
-    layout = layout_of(design_of(text))
-    theta = np.array([c])
-
-    def criterion(at):
-        return dense_gls(X, Y, dense_covariance(text, False, layout, at), reml=True).criterion
-
+    own = model("ar1(visit | subject)")
+    layout, theta = own.layouts[0], np.array([c])
+    criterion = partial(own.criterion, layout, reml=True)
     jet = profile_jet(theta, layout, reml=True)
     assert_close(jet.value, criterion(theta), DENSE_RTOL)
     assert_close(jet.gradient, differences(criterion, theta), 1e-8, 1)
 
 
 def test_criterion_and_derivatives_under_jax(x64):
-    text = "ar1(visit | subject) * power(size) + (1 | site)"
-    layout = merged_of(design_of(text, True))
-    theta = theta_near(layout, 5)
-    expected = profile_jet(theta, layout, reml=True)
-    device = jax.tree.map(jnp.asarray, layout)
-    found = jax.jit(profile_jet, static_argnames="reml")(jnp.asarray(theta), device, reml=True)
-    assert_close(found.value, expected.value, 10 * EXACT)
-    for name in ("gradient", "hessian"):
-        value = getattr(expected, name)
-        assert_close(getattr(found, name), value, 1e-10, np.abs(value).max())
-
-    def logdet(at):
-        return device.waist_at(at).logdet
-
-    slopes = jax.jit(jax.grad(logdet))(jnp.asarray(theta))
-    jet = layout.jet(theta)
-    assert_close(slopes, jet.dlogdet, 1e-10, np.abs(jet.dlogdet).max())
+    text = "y ~ x + ar1(visit | subject) * power(size) + (1 | site)"
+    layout = on_host(lmm.design(text, PANEL, weights="w").compressed.merged)
+    check_under_jax(layout, near_start(0.3, layout, 5))
 
 
 # ------------------------------------------------------------------------------ two layouts
-
-
-@pytest.fixture
-def dense(monkeypatch):
-    """Every residual covariance by dense matrices of the groups."""
-
-    def use():
-        for other in ("takes_chains", "takes_subjects"):
-            monkeypatch.setattr(plan, other, lambda *args, **options: False)
-
-    return use
 
 
 MOMENTS = [
@@ -295,29 +226,8 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize("text", MOMENTS)
-def test_moments_are_those_of_the_dense_layout(text, dense):
-    """What Kenward and Roger's adjustment is made of."""
-    layout = layout_of(design_of(text, True))
-    dense()
-    other = layout_of(lmm.design(f"y ~ x + {text}", PANEL, weights="w"))
-    assert isinstance(other, lmm.ResidualLayout)
-    theta = theta_near(layout, 4)
-    found, expected = layout.psi_moments(theta), other.psi_moments(theta)
-    for name, value in expected._asdict().items():
-        assert_close(getattr(found, name), value, DENSE_RTOL, np.abs(value).max())
-    rng = np.random.default_rng(6)
-    root, z = rng.normal(size=(theta.size + 1, theta.size + 1)), rng.normal(size=theta.size + 1)
-    W = root @ root.T
-    bend = other.bend_form(theta, W, z)
-    assert_close(layout.bend_form(theta, W, z), bend, 1e-10, np.abs(bend).max())
-    pairs = zip(layout.weighted_moments(theta, W[1:, 1:]),
-                other.weighted_moments(theta, W[1:, 1:]), strict=True)  # fmt: skip
-    for left, right in pairs:
-        assert_close(left, right, DENSE_RTOL, np.abs(right).max())
-    assert_close(layout.start_candidates(), other.start_candidates(), EXACT, 1)
-    beta = rng.normal(size=2)
-    moved, at = (own.measured_from(beta).jet(theta).waist.gram for own in (layout, other))
-    assert_close(moved, at, DENSE_RTOL, np.abs(at).max())
+def test_moments_are_those_of_the_dense_layout(text):
+    check_moments(model(text, True), model(text, True).layouts[:1])
 
 
 FITS = [
@@ -331,37 +241,12 @@ FITS = [
 
 
 @pytest.mark.parametrize("text", FITS)
-def test_a_fit_does_not_show_its_layout(text, dense):
-    def fitted():
-        return lmm.fit(f"y ~ x + {text}", PANEL, weights="w", runtime="numpy")
-
-    found = fitted()
-    dense()
-    expected = fitted()
-    assert isinstance(found.design.compressed.layout, lmm.MarkovLayout)
-    assert isinstance(expected.design.compressed.layout, lmm.ResidualLayout)
-    assert found.converged and found.layout_info.kind == expected.layout_info.kind
-    assert_close(found.llf, expected.llf, LAYOUT_RTOL)
-    assert_close(found.fe_params, expected.fe_params, OPTIMUM_RTOL, expected.bse_fe)
-    assert_close(found.bse_fe, expected.bse_fe, OPTIMUM_RTOL)
-    errors = expected.residual_params_se
-    assert_close(found.residual_params, expected.residual_params, 1e-6, errors)
-    assert_close(found.residual_params_se, errors, 1e-5)
-    for name in ("satterthwaite", "kenward-roger", "kenward-roger-linear",
-                 "kenward-roger-expected"):  # fmt: skip
-        left, right = found.with_df(name), expected.with_df(name)
-        assert_close(left.df, right.df, 1e-5)
-        assert_close(left.bse_fe, right.bse_fe, OPTIMUM_RTOL)
-    assert_close(found.fittedvalues, expected.fittedvalues, 1e-6, 1)
-    assert_close(found.resid(), expected.resid(), 1e-6, 1)
-    assert_close(found.predict(PANEL), expected.predict(PANEL), 1e-6, 1)
-    if "(1" in text:
-        left, right = found.random_effects, expected.random_effects
-        for group in right:
-            assert_close(left[group], right[group], 1e-5, 1)
+def test_a_fit_does_not_show_its_layout(text):
+    new = PANEL.iloc[::7].assign(visit=20, time=18.5)
+    assert check_same_fit(model(text, True), lmm.MarkovLayout, new).converged
 
 
-def test_a_singular_random_effect(dense):
+def test_a_singular_random_effect():
     """A variance of zero beside a correlation."""
     data = PANEL.copy()
     data["y"] -= data.groupby("subject")["y"].transform("mean")
@@ -370,8 +255,8 @@ def test_a_singular_random_effect(dense):
         return lmm.fit("y ~ x + car1(time | subject) + (1 | subject)", data, runtime="numpy")
 
     found = fitted()
-    dense()
-    expected = fitted()
+    with dense_groups():
+        expected = fitted()
     assert isinstance(found.design.compressed.layout, lmm.MarkovLayout)
     assert_close(found.llf, expected.llf, LAYOUT_RTOL)
     assert_close(found.cov_re, expected.cov_re, EXACT, 1)
@@ -384,29 +269,12 @@ DRAWN = ["ar1(visit | subject) * diag(stratum)",
 
 @pytest.mark.parametrize("text", DRAWN)
 def test_drawn_rows_have_the_covariance_of_the_model(text):
-    """Rows are linear in independent variates: by all unit vectors."""
-    layout = layout_of(design_of(text, True))
-    theta = theta_near(layout, 2)
-    got = np.zeros(0)
-    for root in row_roots(layout, theta):
-        size = root.present.size + root.ZL.shape[0] * root.ZL.shape[1]
-        made = _rows(root, np.eye(size)).reshape(size, -1)[:, root.present.ravel() > 0]
-        got = np.append(got, np.linalg.eigvalsh(made.T @ made))
-    w = np.sqrt(column("w"))
-    V = dense_covariance(text, True, layout, theta) * np.outer(w, w)
-    expected = np.linalg.eigvalsh(V)
-    assert_close(np.sort(got), expected, DENSE_RTOL, expected.max())
+    check_drawn_rows(model(text, True))
 
 
 @pytest.mark.parametrize("text", DRAWN)
 def test_a_replicate_is_fitted_as_a_response(text):
-    """The response of the data in the place of a drawn one."""
-    fit = lmm.fit(f"y ~ x + {text}", PANEL, runtime="numpy")
-    layout, theta = layout_of(fit.design), fit.estimates.theta_layout
-    rows = tuple((b.step[:, -1] + b.before[:, -1])[None] for b in layout.buckets)
-    with jax.enable_x64(True):
-        found = fit_each(layout, Response(y=rows, S0=layout.S0[None, -1]), theta + 0.05, reml=True)
-    assert_close(found.jet.value[0], fit.estimates.deviance, LAYOUT_RTOL)
+    check_replicate(model(text))
 
 
 def test_bootstrap_of_long_series():
@@ -502,15 +370,15 @@ def test_correlations_near_one_keep_their_digits(near):
     walk = np.cumsum(rng.normal(size=n))
     data = pd.DataFrame({"t": time, "x": np.cumsum(rng.normal(size=n)), "y": walk, "id": "a"})
     for text in ("car1(t)", "ar1(t | id)"):
-        model = lmm.design(f"y ~ x + {text}", data)
-        residual = model.residual.structures[0].correlation
+        design = lmm.design(f"y ~ x + {text}", data)
+        residual = design.residual.structures[0].correlation
         # 1 - phi = near
         c = -np.log(-np.log1p(-near) * getattr(residual, "unit", 1.0))
         c = np.arctanh(1 - near) if text.startswith("ar1") else c
         phi = np.tanh(np.longdouble(c)) if text.startswith("ar1") else np.exp(
             -np.exp(-np.longdouble(c)) / residual.unit
         )  # fmt: skip
-        for layout in (layout_of(model), merged_of(model)):
+        for layout in map(on_host, (design.compressed.layout, design.compressed.merged)):
             jet = profile_jet(np.array([c]), layout, reml=True)
             expected = recursion(data["y"], data["x"], data["t"], phi)
             # the constant is told from the rest by the first row alone: its rows are rounded
@@ -523,8 +391,8 @@ def test_regular_visits_are_few_links():
     data["t"] = data.groupby("id").cumcount()
     alone = lmm.design("y ~ x + ar1(t | id)", data)
     beside = lmm.design("y ~ x + ar1(t | id) + (1 | id)", data)
-    assert merged_of(alone).buckets[0].step.shape == (1, 3, 9)
-    assert merged_of(beside).buckets[0].step.shape == (8, 4, 9)  # one first row a group
+    assert alone.compressed.merged.buckets[0].step.shape == (1, 3, 9)
+    assert beside.compressed.merged.buckets[0].step.shape == (8, 4, 9)  # one first row a group
     moved = lmm.design("y ~ x + car1(t | id)", data.assign(t=series(480)["t"].to_numpy()))
     assert moved.compressed.merged.buckets[0].in_order
 

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from dense_residual import DenseResidual
-from helpers import Array, Term, assert_close, dense_gls, differences, random_root
+from helpers import Term, assert_close, differences
+from residual_checks import (
+    DENSE_RTOL,
+    EXACT,
+    check_criterion,
+    check_derivatives,
+    check_under_jax,
+    dense_covariance,
+    model_of,
+    near_start,
+    on_host,
+)
 
 import lmm_jax as lmm
 from lmm_jax.covariance.arma import AutoregressiveMovingAverage, FirstOrders
@@ -25,14 +36,10 @@ from lmm_jax.covariance.spatial import (
     Spatial,
     Spherical,
 )
-from lmm_jax.covariance.theta import factor_blocks, theta_slices
+from lmm_jax.covariance.theta import theta_slices
 from lmm_jax.covariance.visits import Antedependent, General, Symmetric
-from lmm_jax.inference.residuals.parameters import natural_parameters
-from lmm_jax.likelihood.profile import profile_jet, profile_waist
 from lmm_jax.numerics.taylor import variables
 
-EXACT = 1e-12  # a few roundings of float64
-DENSE_RTOL = 1e-11  # a dense V of fifty rows
 DIFFERENCE_RTOL = 1e-9  # of `differences`: rounding over its step
 RUNTIME_RTOL = 1e-9  # two optima, each to a decrement of 1e-9 and better
 
@@ -394,83 +401,27 @@ MODELS = {
 OPTIONS = {"plain": {}, "weighted": {"weights": "w", "offset": "o"}}
 
 
+X = np.column_stack([np.ones(len(TRIAL)), column("base"),
+                     *(column("visit") == v for v in FOUR[1:])])  # fmt: skip
+
+
 @cache
-def design_of(text, options="plain"):
-    return lmm.design(f"y ~ base + visit + {text}", TRIAL, **OPTIONS[options])
-
-
-def on_host(model):
-    """The layout that a fit is found on: groups of one covariance merged."""
-    return jax.tree.map(np.asarray, model.compressed.merged)
-
-
-def theta_near(layout, seed):
-    """Somewhere near the start, where nothing is special."""
-    start = np.asarray(layout.start_moments())
-    return start + 0.3 * np.random.default_rng(seed).normal(size=start.size)
-
-
-def random_share(text, layout, theta) -> Array:
-    """What random effects add to V, relative to sigma^2."""
-    terms = MODELS[text][1]
-    if not terms:
-        return np.zeros((len(TRIAL), len(TRIAL)))
-    blocks = factor_blocks(theta, layout.structures)
-    own = [A @ L for A, L in zip(layout.whiteners, blocks, strict=True)][: len(terms)]
-    Z, Lambda = random_root(terms, np.concatenate([L.T[np.triu_indices(len(L))] for L in own]))
-    return (Z @ Lambda) @ (Z @ Lambda).T
-
-
-def dense_covariance(text, options, layout, theta) -> Array:
-    """V of the rows, relative to sigma^2, at the layout's theta."""
-    residual, _ = MODELS[text]
-    found = natural_parameters(theta, 1.0, layout.structures)
-    values = dict(zip(found.names, np.asarray(found.values.value), strict=True))
-    V = residual.matrix(values)
-    if options == "weighted":
-        root = 1 / np.sqrt(column("w"))
-        V = root[:, None] * V * root
-    return V + random_share(text, layout, theta)
-
-
-def dense_rows(options):
-    X = np.column_stack([np.ones(len(TRIAL)), column("base"),
-                         *(column("visit") == v for v in FOUR[1:])])  # fmt: skip
-    return X, column("y") - (column("o") if options == "weighted" else 0.0)
+def model(text, options="plain"):
+    formula = f"y ~ base + visit + {text}"
+    return model_of(formula, TRIAL, X, MODELS[text], 0.3, **OPTIONS[options])
 
 
 @pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("text", MODELS)
 def test_criterion_is_that_of_dense_matrices(text, options, reml):
-    layout = on_host(design_of(text, options))
-    X, y = dense_rows(options)
-    for seed in range(2):
-        theta = theta_near(layout, seed)
-        dense = dense_gls(X, y, dense_covariance(text, options, layout, theta), reml=reml)
-        at = profile_jet(theta, layout, reml=reml)
-        assert_close(at.value, dense.criterion, DENSE_RTOL)
-        plain = jax.tree.map(np.asarray, design_of(text, options).compressed.layout)
-        value = profile_waist(plain.waist_at(theta), plain, reml=reml).deviance
-        assert_close(value, dense.criterion, DENSE_RTOL)
+    check_criterion(model(text, options), reml=reml)
 
 
 @pytest.mark.parametrize("text", MODELS)
 def test_derivatives_of_the_criterion(text):
-    """The gradient is that of the dense criterion, the Hessian that of the gradient."""
     options, reml = ("weighted", True) if len(text) % 2 else ("plain", False)
-    layout = on_host(design_of(text, options))
-    X, y = dense_rows(options)
-    theta = theta_near(layout, 3)
-
-    def criterion(at):
-        return dense_gls(X, y, dense_covariance(text, options, layout, at), reml=reml).criterion
-
-    jet = profile_jet(theta, layout, reml=reml)
-    scale = np.abs(jet.gradient).max()
-    assert_close(jet.gradient, differences(criterion, theta), 1e-8, scale)
-    hessian = differences(lambda at: profile_jet(at, layout, reml=reml).gradient, theta)
-    assert_close(jet.hessian, hessian, 1e-8, np.abs(hessian).max())
+    check_derivatives(model(text, options), reml=reml)
 
 
 COMPILED = [
@@ -482,16 +433,8 @@ COMPILED = [
 
 @pytest.mark.parametrize("text", COMPILED)
 def test_criterion_and_derivatives_under_jax(text, x64):
-    layout = on_host(design_of(text, "weighted"))
-    theta = theta_near(layout, 5)
-    expected = profile_jet(theta, layout, reml=True)
-    found = jax.jit(profile_jet, static_argnames="reml")(
-        jnp.asarray(theta), jax.tree.map(jnp.asarray, layout), reml=True
-    )
-    assert_close(found.value, expected.value, 10 * EXACT)
-    for name in ("gradient", "hessian"):
-        value = getattr(expected, name)
-        assert_close(getattr(found, name), value, 1e-10, np.abs(value).max())
+    layout = model(text, "weighted").layouts[1]
+    check_under_jax(layout, near_start(0.3, layout, 5))
 
 
 MOMENTS = [
@@ -500,6 +443,7 @@ MOMENTS = [
     "ar1(visit | arm / subject)",
     "symm(visit | subject) * diag(sex)",
     "ar1(visit | subject) * diag(sex) + (1 | site) + (1 + x | subject)",
+    "ar1h(visit | subject) + (1 | subject)",
     "sp_gau(lat + lon | site, nugget=True)",
 ]
 
@@ -507,14 +451,11 @@ MOMENTS = [
 @pytest.mark.parametrize("text", MOMENTS)
 def test_moments_are_those_of_dense_matrices(text):
     """What Kenward and Roger's adjustment is made of, by V and its differences."""
-    layout = jax.tree.map(np.asarray, design_of(text, "weighted").compressed.of_moments)
-    theta = theta_near(layout, 4)
-    m = theta.size
-
-    def covariance(at):
-        return dense_covariance(text, "weighted", layout, at)
-
-    X = dense_rows("weighted")[0] @ layout.beta_map
+    own = model(text, "weighted")
+    layout = on_host(own.design.compressed.of_moments)
+    theta = near_start(0.3, layout, 4)
+    m, covariance = theta.size, partial(own.covariance, layout)
+    X = own.X @ layout.beta_map
     Vi = np.linalg.inv(covariance(theta))
     dV = differences(covariance, theta)
     at = layout.psi_moments(theta)
@@ -528,43 +469,63 @@ def test_moments_are_those_of_dense_matrices(text):
     }
     for name, value in expected.items():
         assert_close(getattr(at, name), value, 1e-8, np.abs(value).max())
+    (residual, terms), w = MODELS[text], column("w")
+    check_weighted(layout, theta, expected)
+    assert own.layouts[0].level_counts().tolist()[: len(terms)] == [
+        np.unique(t.groups).size for t in terms
+    ]
     second = differences(lambda x: differences(covariance, x), theta)
     rng = np.random.default_rng(6)
     W, z = rng.normal(size=(m + 1, m + 1)), rng.normal(size=m + 1)
     W = W + W.T
-    own = [
+    places = [
         k
         for s, place in zip(layout.structures, theta_slices(layout.structures), strict=True)
         if isinstance(s, ResidualStructure)
         for k in range(place.start, place.stop)
     ]
-    mine = np.ix_(own, own)
+    mine = np.ix_(places, places)
     bends = np.einsum("kl,klab->ab", W[mine], second[mine])
     # log sigma^2 multiplies V, of which this is the residuals' share
-    bends += np.einsum("k,kab->ab", 2 * W[own, -1] - z[own], dV[own])
-    share = covariance(theta) - random_share(text, layout, theta)
-    bends += (W[-1, -1] - z[-1]) * share
+    bends += np.einsum("k,kab->ab", 2 * W[places, -1] - z[places], dV[places])
+    bends += (W[-1, -1] - z[-1]) * dense_covariance(residual, [], w, layout, theta)
     expected = B.T @ bends @ B
     assert_close(layout.bend_form(theta, W, z), expected, 1e-6, np.abs(expected).max())
 
 
+def check_weighted(layout, theta, expected):
+    """Sums of the moments with weights, and the cross-products of a y measured from elsewhere."""
+    rng, p = np.random.default_rng(7), len(expected["gram"])
+    root, beta = rng.normal(size=(theta.size, theta.size)), rng.normal(size=p)
+    W = root @ root.T
+    grams, total = layout.weighted_moments(theta, W)
+    assert_close(grams, expected["grams"], 1e-8, np.abs(expected["grams"]).max())
+    weighted = np.tensordot(W, expected["seconds"], 2)
+    assert_close(total, weighted, 1e-8, np.abs(weighted).max())
+    move = np.eye(p + 1)
+    move[:-1, -1] = -beta
+    moved = move.T @ layout.waist_at(theta).gram @ move
+    found = layout.measured_from(beta).jet(theta).waist.gram
+    assert_close(found, moved, DENSE_RTOL, np.abs(moved).max())
+
+
 def test_buckets_of_every_kind_are_among_the_models():
     """Shared and own places, several subjects in a group, merged patterns, fewer rows of them."""
-    layouts = [on_host(design_of(text, o)) for text in MODELS for o in OPTIONS]
+    layouts = [model(text, o).layouts[1] for text in MODELS for o in OPTIONS]
     layouts = [layout for layout in layouts if isinstance(layout, lmm.ResidualLayout)]
     buckets = [bucket for layout in layouts for bucket in layout.buckets]
     assert {bucket.places.shape[-1] == 1 for bucket in buckets} == {True, False}
     assert {bucket.subjects is None for bucket in buckets} == {True, False}
     assert {bucket.owner is None for bucket in buckets} == {True, False}
     assert max(len(layout.buckets) for layout in layouts) > 2
-    merged = on_host(design_of("us(visit | subject)")).buckets[0]
+    merged = model("us(visit | subject)").layouts[1].buckets[0]
     assert np.asarray(merged.copies).sum() == sum(SEEN.values())
     assert np.any(merged.c, axis=(0, 1)).sum() < sum(SEEN.values())
 
 
 def test_what_is_linear_in_reported_parameters():
     """There Kenward and Roger's second derivatives of V are zero."""
-    own = {text: on_host(design_of(text)).structures for text in MODELS}
+    own = {text: model(text).layouts[1].structures for text in MODELS}
     linear = {
         text for text, structures in own.items()
         if all(s.is_linear for s in structures if isinstance(s, ResidualStructure))
@@ -658,11 +619,11 @@ def test_correlations_by_distance_end_where_the_matrix_of_all_visits_is_singular
 def _of_partials(partials):
     """Autocorrelations by Durbin and Levinson's recursion."""
     rho, weights = [], np.zeros(0)
-    for partial in partials:
+    for last in partials:
         r = np.array(rho)
         mean, left = weights @ r[::-1], 1.0 - weights @ r
-        rho.append(mean + partial * left)
-        weights = np.append(weights - partial * weights[::-1], partial)
+        rho.append(mean + last * left)
+        weights = np.append(weights - last * weights[::-1], last)
     return np.array(rho)
 
 

@@ -2,32 +2,25 @@
 
 from functools import cache
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 from dense_residual import DenseResidual
-from helpers import Array, Term, assert_close, dense_gls, differences, random_root
+from helpers import Term
+from residual_checks import (
+    check_criterion,
+    check_derivatives,
+    check_drawn_rows,
+    check_moments,
+    check_replicate,
+    check_same_fit,
+    check_under_jax,
+    model_of,
+    near_start,
+)
 
 import lmm_jax as lmm
-from lmm_jax.batches.replicate_minimize import fit_each
-from lmm_jax.batches.row_draws import _rows, row_roots
-from lmm_jax.covariance.theta import factor_blocks
-from lmm_jax.inference.residuals.parameters import natural_parameters
-from lmm_jax.layouts import plan
 from lmm_jax.layouts.residual import index
-from lmm_jax.layouts.response import Response
-from lmm_jax.likelihood.profile import profile_jet, profile_waist
-
-EXACT = 1e-12  # a few roundings of float64
-DENSE_RTOL = 1e-11  # a dense V of 130 rows
-LAYOUT_RTOL = 1e-11  # two layouts at one optimum
-OPTIMUM_RTOL = 1e-7  # two optima, each to a Newton decrement of 1e-9 and better
-# `differences` of dense criteria: rounding over the step; of sums in another order under JAX
-DIFF_RTOL, JAX_RTOL = 1e-8, 1e-10
-# Functions of the curvature at two optima: variances and degrees of freedom, and BLUPs
-CURVED_RTOL, EFFECTS_TOL = 1e-5, 1e-6
 
 
 def trial():
@@ -86,174 +79,59 @@ MODELS = {
 }  # fmt: skip
 
 
+X = np.column_stack([ONE, column("x")])
+
+
 @cache
-def design_of(text, weighted=False):
-    return lmm.design(f"y ~ x + {text}", TRIAL, weights="w" if weighted else None)
+def model(text, weighted=False):
+    options = {"weights": "w"} if weighted else {}
+    return model_of(f"y ~ x + {text}", TRIAL, X, MODELS[text], 0.2, **options)
 
 
-def layout_of(model):
-    return jax.tree.map(np.asarray, model.compressed.layout)
-
-
-def shared_of(model):
-    return jax.tree.map(np.asarray, model.compressed.merged)
-
-
-def theta_near(layout, seed):
-    start = np.asarray(layout.start_moments())
-    return start + 0.2 * np.random.default_rng(seed).normal(size=start.size)
-
-
-def dense_covariance(text, weighted, layout, theta) -> Array:
-    """V of the rows, relative to sigma^2, at the layout's theta."""
-    residual, terms = MODELS[text]
-    found = natural_parameters(theta, 1.0, layout.structures)
-    V = residual.matrix(dict(zip(found.names, np.asarray(found.values.value), strict=True)))
-    if weighted:
-        V = V / np.sqrt(np.outer(column("w"), column("w")))
-    blocks = factor_blocks(theta, layout.structures)
-    own = [A @ L for A, L in zip(layout.whiteners, blocks, strict=True)][: len(terms)]
-    Z, Lambda = random_root(terms, np.concatenate([L.T[np.triu_indices(len(L))] for L in own]))
-    return V + (Z @ Lambda) @ (Z @ Lambda).T
-
-
-X, Y = np.column_stack([ONE, column("x")]), column("y")
-
-
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("text", MODELS)
-def test_criterion_is_that_of_dense_matrices(text, weighted):
-    model = design_of(text, weighted)
-    plain, shared = layout_of(model), shared_of(model)
-    assert isinstance(plain, lmm.SubjectLayout)
-    for seed, reml in ((0, True), (1, False)):
-        theta = theta_near(plain, seed)
-        V = dense_covariance(text, weighted, plain, theta)
-        dense = dense_gls(X, Y, V, reml=reml)
-        for layout in (plain, shared):
-            assert_close(profile_jet(theta, layout, reml=reml).value, dense.criterion, DENSE_RTOL)
-            value = profile_waist(layout.waist_at(theta), layout, reml=reml).deviance
-            assert_close(value, dense.criterion, DENSE_RTOL)
+def test_criterion_is_that_of_dense_matrices(text, weighted, reml):
+    assert isinstance(model(text, weighted).layouts[0], lmm.SubjectLayout)
+    check_criterion(model(text, weighted), reml=reml)
 
 
 @pytest.mark.parametrize("text", MODELS)
 def test_derivatives_of_the_criterion(text):
-    """The gradient is that of the dense criterion, the Hessian that of the gradient."""
-    weighted, reml = (True, True) if len(text) % 2 else (False, False)
-    layout = shared_of(design_of(text, weighted))
-    theta = theta_near(layout, 3)
-
-    def criterion(at):
-        return dense_gls(X, Y, dense_covariance(text, weighted, layout, at), reml=reml).criterion
-
-    jet = profile_jet(theta, layout, reml=reml)
-    scale = np.abs(jet.gradient).max()
-    assert_close(jet.gradient, differences(criterion, theta), DIFF_RTOL, scale)
-    hessian = differences(lambda at: profile_jet(at, layout, reml=reml).gradient, theta)
-    assert_close(jet.hessian, hessian, DIFF_RTOL, np.abs(hessian).max())
+    weighted = reml = bool(len(text) % 2)
+    check_derivatives(model(text, weighted), reml=reml)
 
 
 @pytest.mark.device
 def test_criterion_and_derivatives_under_jax(x64):
-    model = design_of("sp_gau(time | subject) * power(size) + (1 | site)", True)
-    for layout in (layout_of(model), shared_of(design_of("us(visit | subject) + (1 | site)"))):
-        theta = theta_near(layout, 5)
-        expected = profile_jet(theta, layout, reml=True)
-        device = jax.tree.map(jnp.asarray, layout)
-        found = jax.jit(profile_jet, static_argnames="reml")(jnp.asarray(theta), device, reml=True)
-        assert_close(found.value, expected.value, 10 * EXACT)
-        for name in ("gradient", "hessian"):
-            value = getattr(expected, name)
-            assert_close(getattr(found, name), value, JAX_RTOL, np.abs(value).max())
-        slopes = jax.jit(jax.grad(lambda at: device.waist_at(at).logdet))(jnp.asarray(theta))  # noqa: B023
-        jet = layout.jet(theta)
-        assert_close(slopes, jet.dlogdet, JAX_RTOL, np.abs(jet.dlogdet).max())
+    own = model("sp_gau(time | subject) * power(size) + (1 | site)", True).layouts[0]
+    shared = model("us(visit | subject) + (1 | site)").layouts[1]
+    for layout in (own, shared):
+        check_under_jax(layout, near_start(0.2, layout, 5))
 
 
 # ------------------------------------------------------------------------------ two layouts
 
 
-@pytest.fixture
-def dense(monkeypatch):
-    """Every residual covariance by dense matrices of the groups."""
-
-    def use():
-        monkeypatch.setattr(plan, "takes_subjects", lambda *args: False)
-
-    return use
+@pytest.mark.parametrize("text", MODELS)
+def test_moments_are_those_of_the_dense_layout(text):
+    check_moments(model(text, True), model(text, True).layouts)
 
 
 @pytest.mark.parametrize("text", MODELS)
-def test_moments_are_those_of_the_dense_layout(text, dense):
-    """What Kenward and Roger's adjustment is made of."""
-    layouts = layout_of(design_of(text, True)), shared_of(design_of(text, True))
-    dense()
-    other = layout_of(lmm.design(f"y ~ x + {text}", TRIAL, weights="w"))
-    assert isinstance(other, lmm.ResidualLayout)
-    theta = theta_near(other, 4)
-    rng = np.random.default_rng(6)
-    root, z = rng.normal(size=(theta.size + 1, theta.size + 1)), rng.normal(size=theta.size + 1)
-    W, beta = root @ root.T, rng.normal(size=2)
-    expected, bend = other.psi_moments(theta), other.bend_form(theta, W, z)
-    for layout in layouts:
-        found = layout.psi_moments(theta)
-        for name, value in expected._asdict().items():
-            assert_close(getattr(found, name), value, DENSE_RTOL, np.abs(value).max())
-        assert_close(layout.bend_form(theta, W, z), bend, JAX_RTOL, np.abs(bend).max())
-        assert_close(layout.start_candidates(), other.start_candidates(), EXACT, 1)
-        assert layout.level_counts().tolist() == other.level_counts().tolist()
-        moved, at = (own.measured_from(beta).jet(theta).waist.gram for own in (layout, other))
-        assert_close(moved, at, DENSE_RTOL, np.abs(at).max())
-
-
-@pytest.mark.parametrize("text", MODELS)
-def test_a_fit_does_not_show_its_layout(text, dense):
-    def fitted():
-        return lmm.fit(f"y ~ x + {text}", TRIAL, weights="w", runtime="numpy")
-
-    found = fitted()
-    dense()
-    expected = fitted()
-    assert isinstance(found.design.compressed.layout, lmm.SubjectLayout)
-    assert isinstance(expected.design.compressed.layout, lmm.ResidualLayout)
-    assert found.converged == expected.converged
-    assert_close(found.llf, expected.llf, LAYOUT_RTOL)
-    assert_close(found.fe_params, expected.fe_params, OPTIMUM_RTOL, expected.bse_fe)
-    assert_close(found.bse_fe, expected.bse_fe, OPTIMUM_RTOL)
-    errors = expected.residual_params_se
-    assert_close(found.residual_params, expected.residual_params, EFFECTS_TOL, errors.fillna(1))
-    for name in ("satterthwaite", "kenward-roger", "kenward-roger-expected"):
-        left, right = found.with_df(name), expected.with_df(name)
-        assert_close(left.df, right.df, CURVED_RTOL)
-        assert_close(left.bse_fe, right.bse_fe, OPTIMUM_RTOL)
-    assert_close(found.predict(TRIAL), expected.predict(TRIAL), EFFECTS_TOL, 1)
-    left, right = found.random_effects, expected.random_effects
-    for group in right:
-        assert_close(left[group], right[group], CURVED_RTOL, 1)
+def test_a_fit_does_not_show_its_layout(text):
+    new = TRIAL.iloc[::7].assign(time=7.5, k=3, visit="v3")
+    check_same_fit(model(text, True), lmm.SubjectLayout, new)
 
 
 @pytest.mark.parametrize("text", MODELS)
 def test_drawn_rows_have_the_covariance_of_the_model(text):
-    """Rows are linear in independent variates: by all unit vectors."""
-    layout = layout_of(design_of(text, True))
-    theta = theta_near(layout, 2)
-    got = np.zeros(0)
-    for root in row_roots(layout, theta):
-        size = root.present.size + root.ZL.shape[0] * root.ZL.shape[1]
-        made = _rows(root, np.eye(size)).reshape(size, -1)
-        got = np.append(got, np.linalg.eigvalsh(made[:, made.any(axis=0)].T @ made[:, made.any(0)]))
-    w = np.sqrt(column("w"))
-    expected = np.linalg.eigvalsh(dense_covariance(text, True, layout, theta) * np.outer(w, w))
-    assert_close(np.sort(got), expected, DENSE_RTOL, expected.max())
+    check_drawn_rows(model(text, True))
 
 
-def test_a_replicate_is_fitted_as_a_response():
-    """The response of the data in the place of a drawn one."""
-    fit = lmm.fit("y ~ x + us(visit | subject) + (1 | site)", TRIAL, runtime="numpy")
-    layout, theta = layout_of(fit.design), fit.estimates.theta_layout
-    rows = tuple(b.c[None, :, -1] for b in layout.buckets)
-    found = fit_each(layout, Response(y=rows, S0=layout.S0[None, -1]), theta + 0.05, reml=True)
-    assert_close(found.jet.value[0], fit.estimates.deviance, LAYOUT_RTOL)
+@pytest.mark.parametrize("text", MODELS)
+def test_a_replicate_is_fitted_as_a_response(text):
+    check_replicate(model(text))
 
 
 def test_bootstrap_replicates_have_the_spread_of_the_estimates():
