@@ -103,6 +103,13 @@ def dense_gls(X: Array, y: Array, V: Array, *, reml: bool) -> DenseFit:
     return DenseFit(float(criterion), beta, float(np.sqrt(sigma2)), sigma2 * R_inv @ R_inv.T)
 
 
+def dense_llf(X: Array, y: Array, V: Array, *, reml: bool) -> float:
+    """(Restricted) log-likelihood at a covariance V, (n, n), in the units of y; beta profiled."""
+    fit, m = dense_gls(X, y, V, reml=reml), len(y) - (X.shape[1] if reml else 0)
+    # m sigma^2 is the sum of squares by V^-1, in whose place the criterion has m + m log sigma^2
+    return -0.5 * (fit.criterion + m * (fit.sigma**2 - 1 - 2 * np.log(fit.sigma)))
+
+
 class DenseJet(NamedTuple):
     value: float  # -2 (restricted) log-likelihood, beta and sigma profiled
     gradient: Array  # (m,)

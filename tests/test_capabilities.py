@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import samples
 import scipy.linalg
-from dense_robust import dense, level_columns
+from dense_robust import dense, level_columns, working_covariance
 from helpers import assert_close
 from sparse_plan import make_sparse
 
@@ -344,11 +344,7 @@ def check_caic(m: Model, kind: str) -> None:
     """The trace against a dense hat matrix; tests/test_measures.py has the correction."""
     design, r, found = m.design, m.fit, lmm.caic(m.fit)
     w = np.ones(design.nobs) if design.weights is None else design.weights
-    V = np.diag(1 / w)
-    for term, S in zip(design.terms, r.estimates.covariances, strict=True):
-        Z = level_columns(term)
-        V = V + np.einsum("nla,ab,mlb->nm", Z, S / r.scale, Z)
-    X, Vi = design.free_exog(), np.linalg.inv(V)
+    X, Vi = design.free_exog(), np.linalg.inv(working_covariance(r))
     P = Vi - Vi @ X @ np.linalg.solve(X.T @ Vi @ X, X.T @ Vi)
     assert_close(found.trace, design.nobs - np.trace(P / w[:, None]), RTOL)
     llf = -0.5 * np.sum(np.log(2 * np.pi * r.scale / w) + w * r.resid**2 / r.scale)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import reference
 import samples
-from helpers import Term, assert_close, random_design
+from helpers import Term, assert_close, dense_gls, random_design
 from scipy import optimize, stats
 from test_reference import fit
 
@@ -162,14 +162,7 @@ def dense_profile(result, t, j, ratio):
             psi = np.zeros((k, k))
             psi[np.ix_(order, order)] = L @ L.T
             V += Z @ np.kron(np.eye(Z.shape[1] // k), psi) @ Z.T
-        X, y = d.exog, d.endog
-        Vi = np.linalg.inv(V)
-        XVX = X.T @ Vi @ X
-        beta = np.linalg.solve(XVX, X.T @ Vi @ y)
-        nu = d.nobs - (X.shape[1] if result.reml else 0)
-        s2 = (y - X @ beta) @ Vi @ (y - X @ beta) / nu
-        out = nu * (np.log(2 * np.pi * s2) + 1) + np.linalg.slogdet(V)[1]
-        return out + (np.linalg.slogdet(XVX)[1] if result.reml else 0)
+        return dense_gls(d.exog, d.endog, V, reml=result.reml).criterion
 
     n_free = sum(k * (k + 1) // 2 for k in sizes) - 1
     if n_free == 0:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import assert_close, dense_jet
+from helpers import assert_close, dense_gls, dense_jet
 from scipy.linalg import block_diag
 from scipy.optimize import minimize
 
@@ -157,20 +157,9 @@ def dense_covariance(theta, design):
     return np.diag(1 / w) + F @ F.T
 
 
-def dense_criterion(theta, design, reml):
-    """-2 log-likelihood from the n x n covariance; beta, sigma^2 and the bread of the sandwich."""
-    X, y = design.exog, design.endog
-    n, p = X.shape
+def dense(theta, design, reml):
     V = dense_covariance(np.asarray(theta), design)
-    information = X.T @ np.linalg.solve(V, X)
-    beta = np.linalg.solve(information, X.T @ np.linalg.solve(V, y))
-    r = y - X @ beta
-    m = n - p if reml else n
-    sigma2 = r @ np.linalg.solve(V, r) / m
-    value = m * (np.log(2 * np.pi * sigma2) + 1) + np.linalg.slogdet(V)[1]
-    if reml:
-        value = value + np.linalg.slogdet(information)[1]
-    return value, (beta, sigma2, np.linalg.inv(information))
+    return dense_gls(design.exog, design.endog, V, reml=reml)
 
 
 def thetas(design):
@@ -199,7 +188,7 @@ def test_criterion(name, x64):
     program = jax.jit(both) if name in COMPILED else both
     for theta in thetas(design):
         for reml, found in zip((True, False), program(theta), strict=True):
-            assert_close(-2 * found, dense_criterion(theta, design, reml)[0], DENSE_RTOL)
+            assert_close(-2 * found, dense(theta, design, reml).criterion, DENSE_RTOL)
 
 
 def test_the_layouts_are_of_every_kind():
@@ -263,7 +252,7 @@ def test_a_core_of_very_unlike_eigenvalues(x64):
     for a, b in [(0.3, 1e-9), (1e-9, 0.3), (30.0, 1e-4)]:
         theta = np.array([0.7, 0.7, a, b])
         scale = np.array([float(A[0, 0]) for A in layout.whiteners]).repeat(2)
-        value = dense_criterion(theta, design, True)[0]
+        value = dense(theta, design, True).criterion
         jet = profile_jet(theta / scale, layout, reml=True)
         assert_close(jet.value, value, 1e-9)
 
@@ -296,12 +285,12 @@ def test_fit(name, reml, x64):
     assert -2 * result.llf <= end.fun + 1e-7
     assert_close(-2 * result.llf, end.fun, 1e-8)
     theta = result.theta
-    value, (beta, sigma2, bread) = dense_criterion(theta, design, reml)
-    assert_close(-2 * result.llf, value, DENSE_RTOL)
-    assert_close(result.fe_params, beta, EXACT * 1e3)
-    assert_close(result.scale, sigma2, EXACT * 1e3)
-    assert_close(result.bse_fe, np.sqrt(sigma2 * np.diag(bread)), 1e-9)
-    blocks = [sigma2 * L @ L.T for L in split(theta, design)]
+    at = dense(theta, design, reml)
+    assert_close(-2 * result.llf, at.criterion, DENSE_RTOL)
+    assert_close(result.fe_params, at.beta, EXACT * 1e3)
+    assert_close(result.scale, at.sigma**2, EXACT * 1e3)
+    assert_close(result.bse_fe, np.sqrt(np.diag(at.vcov)), 1e-9)
+    blocks = [at.sigma**2 * L @ L.T for L in split(theta, design)]
     assert_close(result.cov_re, block_diag(*blocks), 1e-9, np.max(blocks[0]))
     assert result.n_params == design.exog.shape[1] + theta.size + 1
 
@@ -455,7 +444,7 @@ def test_correlation_at_its_limit(rho, seed, x64):
     S = result.cov_re.to_numpy()
     assert np.linalg.eigvalsh(S).min() > -1e-14
     assert result.singular == bool((result.theta == 0).any())
-    value = lambda theta: dense_criterion(theta, design, True)[0]  # noqa: E731
+    value = lambda theta: dense(theta, design, True).criterion  # noqa: E731
     here = value(result.theta)
     for step in np.vstack([np.eye(2), -np.eye(2), np.ones((1, 2))]) * 1e-2:
         assert value(result.theta + step) >= here - 1e-9
