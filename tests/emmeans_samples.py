@@ -1,4 +1,4 @@
-"""Data and fits of which marginal means are made."""
+"""Data of which marginal means are made."""
 
 from functools import cache
 
@@ -6,13 +6,6 @@ import numpy as np
 import pandas as pd
 
 import lmm_jax as lmm
-
-OATS = "yld ~ Variety * Nf + (1 | Block/Variety)"
-
-
-@cache
-def oats(formula=OATS, **options):
-    return lmm.fit(formula, lmm.load_dataset("oats"), **options)
 
 
 @cache

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import time
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -52,9 +53,15 @@ MODELS = {
 CROSSED = {"wide groups", "wide groups, one component", "one group"}
 
 
+@cache
 def fit(name: str) -> lmm.LMMResults:
     data, options = MODELS[name]
     return lmm.fit("y ~ x", data, groups="g", **options)
+
+
+@cache
+def slopes() -> lmm.LMMResults:
+    return lmm.fit("y ~ x + (x | g)", samples.frame())
 
 
 def dense(result: lmm.LMMResults) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -213,7 +220,7 @@ def test_levels_that_are_not_there(levels, message):
 
 
 def test_one_call_labels_all_levels():
-    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    result = slopes()
     table = result.random_effects_cov["g"]
     frame = table.to_frame()
     assert frame.shape == (20, 2) and len(table) == 10
@@ -226,7 +233,7 @@ def test_one_call_labels_all_levels():
 
 
 def test_tables_are_read_only_and_copy():
-    table = lmm.fit("y ~ x + (x | g)", samples.frame()).random_effects_cov["g"]
+    table = slopes().random_effects_cov["g"]
     with pytest.raises(ValueError, match="read-only"):
         table.array[0] = 0
     for other in (pickle.loads(pickle.dumps(table)), copy.deepcopy(table), copy.copy(table)):
@@ -250,14 +257,14 @@ def test_tables_are_read_only_and_copy():
     ],
 )
 def test_a_wrong_key_names_the_keys(ask, message):
-    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    result = slopes()
     for kind in (KeyError, lmm.DataError):
         with pytest.raises(kind, match=message):
             ask(result)
 
 
 def test_membership_and_get_work_as_in_any_mapping():
-    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    result = slopes()
     assert "g" in result.random_effects and "h" not in result.random_effects
     assert result.random_effects.get("h") is None
     table = result.random_effects_cov["g"]

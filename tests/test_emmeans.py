@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import reference
-from emmeans_samples import OATS, logs, oats, oats_data
+from emmeans_samples import logs, oats_data
+from fits import OATS, oats
 from helpers import assert_close
 from scipy import stats
 
@@ -696,9 +697,7 @@ def test_columns_of_any_name_are_averaged_and_kept(name, tmp_path):
     ],
 )
 def test_tests_and_letters_show_how_they_were_made(options, note):
-    means = lmm.emmeans(
-        lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats")), "Nf"
-    )
+    means = lmm.emmeans(oats(), "Nf")
     tests = means.test(100.0, **options)
     assert tests.notes[0] == note or (note is None and not tests.notes[0].startswith("Alternative"))
     assert tests.title == "Tests of marginal means" and "| Nf | Mean |" in tests.to_markdown()
@@ -734,7 +733,7 @@ OATS_SIZES = {
 
 @pytest.mark.parametrize("edf", OATS_SIZES)
 def test_effect_sizes_of_emmeans(edf):
-    res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    res = oats("yld ~ Variety + Nf + (1 | Block/Variety)")
     means = lmm.emmeans(res, "Variety")
     found = means.eff_size(OATS_SIGMA, edf)
     for name, want in zip(("estimate", "std_error"), OATS_SIZES[edf], strict=True):
@@ -747,7 +746,7 @@ def test_effect_sizes_of_emmeans(edf):
 
 
 def test_effect_sizes_with_a_known_sigma_are_contrasts_in_its_units():
-    res = lmm.fit("yld ~ Variety + Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    res = oats("yld ~ Variety + Nf + (1 | Block/Variety)")
     pairs = lmm.emmeans(res, "Nf").pairs(adjust="none")
     found, frame = pairs.eff_size(10.0, np.inf), pairs.to_frame()
     for name in ("estimate", "std_error", "conf_low", "conf_high"):
@@ -772,7 +771,7 @@ def test_joint_tests_where_the_mean_less_one_has_no_logarithm():
 
 def test_interaction_contrasts_by_the_names_of_their_factors():
     means = lmm.emmeans(
-        lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats")),
+        oats(),
         ["Variety", "Nf"],
     )
     listed = means.contrast(interaction=["pairwise", "consec"])

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 from examples import ROOT
+from fits import sleep
 
 import lmm_jax as lmm
 
@@ -69,11 +70,6 @@ def test_members_of_a_result_are_grouped_as_in_the_reference():
 
 def offered(thing):
     return {name for name in dir(thing) if not name.startswith("_")}
-
-
-@cache
-def sleep():
-    return lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
 
 
 @cache

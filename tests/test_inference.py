@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import reference
 import samples
+from fits import sleep
 from helpers import Term, assert_close, dense_gls, random_design
 from scipy import optimize, stats
 from test_reference import fit
@@ -28,12 +29,6 @@ P_RTOL = 1e-5  # a p-value of 1e-20 multiplies the relative error of the df; see
 # (seen: 3e-5), which moves points of the profile along the curve.
 STATSMODELS_RTOL = 1e-4
 DENSE_ATOL = 1e-6  # the dense criterion is minimized without derivatives
-
-SLEEP = "Reaction ~ Days + (Days | Subject)"
-
-
-def sleepstudy(**options):
-    return lmm.fit(SLEEP, lmm.load_dataset("sleepstudy"), **options)
 
 
 @cache
@@ -100,7 +95,7 @@ def test_denominator_is_the_moment_of_the_mean_of_squared_t():
 
 def test_statsmodels_normal_theory():
     """statsmodels 0.15.0: t_test, wald_test and f_test of the sleepstudy fit by REML."""
-    result = sleepstudy(df_method="normal")
+    result = sleep(df_method="normal")
     test = result.t_test([[0, 1], [1, -3]])
     assert_close(test.effect, [10.467285959596026, 220.0032469696971], STATSMODELS_RTOL)
     assert_close(test.sd, [1.5457880977442253, 8.762793403023892], STATSMODELS_RTOL)
@@ -136,7 +131,7 @@ def test_profile_of_statsmodels(which):
     """statsmodels 0.15.0: profile_re of the sleepstudy fit."""
     re_ix, reml = which
     low, high, expected = PROFILES[which]
-    curve = sleepstudy(reml=reml).profile_re(re_ix, "re", 3, low, 3, high)
+    curve = sleep(reml=reml).profile_re(re_ix, "re", 3, low, 3, high)
     assert_close(curve, expected, STATSMODELS_RTOL)
 
 
@@ -577,7 +572,7 @@ def test_joint_test_is_the_textbook_quadratic_form():
 
 
 def test_printed_tests():
-    result = sleepstudy()
+    result = sleep()
     shown = repr(result.t_test("Days = 5"))
     assert "Days = 5 " in shown and "5.0000" in shown and "0.003" in shown
     assert "<0.001" in str(result.t_test("Intercept")) and "0.0000 " not in repr(

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import samples
+from fits import SLEEP as SLOPES
+from fits import dyestuff, sleep
 from helpers import Term, assert_close, dense_deviance
 from reference import FITS, INFERENCE, column_or_none, formula, frame, load
 from reference import names as cases
@@ -50,11 +52,6 @@ OTHERS_TOL = 1e-4
 CURVE_TOL = 1e-3
 
 SLEEP = lmm.load_dataset("sleepstudy")
-SLOPES = "Reaction ~ Days + (Days | Subject)"
-
-
-def sleep(reml=True, **options):
-    return lmm.fit(SLOPES, SLEEP, reml=reml, **options)
 
 
 # ------------------------------------------------------------ profiles, against R
@@ -456,7 +453,7 @@ def test_a_failed_search_is_nan_and_named(monkeypatch):
 
 @pytest.mark.slow  # compiles the replicates
 def test_bootstrap_intervals_are_those_of_bootstrap():
-    res = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
+    res = dyestuff()
     boot = lmm.bootstrap(res, 64, seed=3)
     found = res.conf_int(method="bootstrap", n_boot=64, seed=3, level=0.9)
     assert_close(found, boot.conf_int(alpha=0.1, scale="sdcor"), EXACT_TOL)

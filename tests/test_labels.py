@@ -1,6 +1,7 @@
 """Labels: no two parameters, coefficients, factors or terms of a result share a name."""
 
 import warnings
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +58,7 @@ MODELS = {
 }
 
 
+@cache
 def fit(name: str) -> lmm.LMMResults:
     data = DATA.assign(**ODD, **{"g:s": np.arange(60) % 7})
     with warnings.catch_warnings():  # several of these models are not identified

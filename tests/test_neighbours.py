@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import samples
 from examples import check_page
+from fits import oats, sleep
 from scipy import stats
 
 import lmm_jax as lmm
@@ -84,16 +85,6 @@ def fitted(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", lmm.RankWarning)  # of the dependent columns
         return lmm.fit(MODELS[name], frame)
-
-
-@cache
-def oats():
-    return lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-
-
-@cache
-def sleep(formula="Reaction ~ Days + (Days | Subject)"):
-    return lmm.fit(formula, lmm.load_dataset("sleepstudy"))
 
 
 # ------------------------------------------------------------ marginaleffects

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from examples import check_module
+from fits import dyestuff, oats, sleep
 from scipy import integrate, stats
 from test_garbage import GARBAGE
 
@@ -46,23 +47,8 @@ def clean():
 
 
 @cache
-def sleep():
-    return lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-
-
-@cache
-def oats():
-    return lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-
-
-@cache
 def growth():
     return lmm.fit("distance ~ age * Sex + (age | Subject)", lmm.load_dataset("orthodont"))
-
-
-@cache
-def dyestuff():
-    return lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
 
 
 @cache

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from fits import nitrogen
 from helpers import Term, dense_blups
 
 import lmm_jax as lmm
@@ -165,7 +166,7 @@ def test_given_axes_fold_their_labels():
 
 
 def test_names_that_have_room_are_as_they_were():
-    ax = plots.interaction(lmm.emmeans(oats(), "Nf"))
+    ax = plots.interaction(lmm.emmeans(nitrogen(), "Nf"))
     assert ax.figure.get_size_inches().tolist() == [6.4, 4.4]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["n00", "n20", "n40", "n60"]
     assert ax.get_xticklabels()[0].get_rotation() == 0
@@ -223,11 +224,6 @@ def test_p_values_stand_at_their_places(levels):
     assert place.max() <= 1.0 and ax.get_xlim()[1] < 1.1
 
 
-@cache
-def oats():
-    return lmm.fit("yld ~ Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-
-
 def shrunk(ax):
     """Ends of the arrows of one coefficient, by name."""
     (arrows,) = [c for c in ax.collections if isinstance(c, Quiver)]
@@ -237,7 +233,7 @@ def shrunk(ax):
 
 
 def test_both_ends_of_shrinkage_are_deviations_within_the_block():
-    data, res = lmm.load_dataset("oats"), oats()
+    data, res = lmm.load_dataset("oats"), nitrogen()
     block = data["Block"].astype(str)
     plot = data["Variety"].astype(str) + ":" + block
     one = np.ones((len(data), 1))
@@ -311,10 +307,10 @@ def test_the_overview_shows_effects_that_have_a_variance():
 
 
 def test_interaction_says_what_its_bars_are():
-    means = lmm.emmeans(oats(), "Nf")
+    means = lmm.emmeans(nitrogen(), "Nf")
     assert plots.interaction(means).get_ylabel() == "Estimated marginal mean of yld, 95% intervals"
     assert plots.interaction(means, level=0.9).get_ylabel().endswith(", 90% intervals")
-    narrow = lmm.emmeans(oats(), "Nf", level=0.8)
+    narrow = lmm.emmeans(nitrogen(), "Nf", level=0.8)
     assert plots.interaction(narrow).get_ylabel().endswith(", 80% intervals")
 
 

@@ -11,6 +11,7 @@ import pytest
 import reference
 import samples
 from dense_robust import dense
+from fits import oats
 from helpers import assert_close
 
 import lmm_jax as lmm
@@ -347,8 +348,7 @@ def test_fixed_degrees_of_freedom_keep_the_robust_covariance():
 
 
 def test_joint_tests_beyond_the_clusters_have_no_answer():
-    oats = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-    table = lmm.joint_tests(oats.robust("CR2")).set_index("term")
+    table = lmm.joint_tests(oats().robust("CR2")).set_index("term")
     assert np.isnan(table.loc["Variety:Nf", ["f", "p_value"]].astype(float)).all()
     assert table.loc["Variety", "f"] > 0
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import pytest
+from fits import dyestuff, nitrogen, oats, sleep
 
 import lmm_jax as lmm
 from lmm_jax.inference.df import methods as df
@@ -30,16 +31,6 @@ ODD = "50% of <b>A</b> & B_1 {x} $ # ~ ^ \\"
 
 
 @cache
-def sleep():
-    return lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-
-
-@cache
-def oats():
-    return lmm.fit("yld ~ Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-
-
-@cache
 def visits():
     data = lmm.load_dataset("orthodont")
     data["age"] = data["age"].astype(int)
@@ -49,8 +40,7 @@ def visits():
 
 @cache
 def some_power():
-    fit = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
-    return lmm.power(fit.design, fit, 50, test="Intercept", seed=1)
+    return lmm.power(dyestuff().design, dyestuff(), 50, test="Intercept", seed=1)
 
 
 def odd_names():
@@ -64,25 +54,25 @@ SHOWN = {
     "fit": sleep,
     "residual covariance": lambda: visits()[1],
     "odd names": odd_names,
-    "means": lambda: lmm.emmeans(oats(), "Nf"),
-    "pairs": lambda: lmm.emmeans(oats(), "Nf").pairs(),
-    "anova": lambda: oats().anova(),
+    "means": lambda: lmm.emmeans(nitrogen(), "Nf"),
+    "pairs": lambda: lmm.emmeans(nitrogen(), "Nf").pairs(),
+    "anova": lambda: nitrogen().anova(),
     "ranova": lambda: lmm.ranova(sleep()),
     "t test": lambda: sleep().t_test("Days = 10, Intercept"),
     "variances": lambda: sleep().varcorr,
     "intervals": lambda: sleep().conf_int(),
     "glance": lambda: sleep().glance(),
-    "r2": lambda: lmm.r2(oats()),
-    "icc": lambda: lmm.icc(oats()),
-    "vif": lambda: lmm.vif(oats()),
-    "components": lambda: lmm.variance_components(oats()),
+    "r2": lambda: lmm.r2(nitrogen()),
+    "icc": lambda: lmm.icc(nitrogen()),
+    "vif": lambda: lmm.vif(nitrogen()),
+    "components": lambda: lmm.variance_components(nitrogen()),
     "caic": lambda: lmm.caic(sleep()),
-    "heritability": lambda: lmm.heritability(oats(), additive="Block"),
+    "heritability": lambda: lmm.heritability(nitrogen(), additive="Block"),
     "profile": lambda: lmm.profile(sleep(), "theta"),
     "residuals": lambda: lmm.simulate_residuals(sleep(), 20, seed=1),
     "F test": lambda: sleep().f_test("Days = 10, Intercept"),
     "chi-square test": lambda: sleep().wald_test("Days", use_f=False),
-    "tests of terms": lambda: oats().wald_test_terms(),
+    "tests of terms": lambda: nitrogen().wald_test_terms(),
     "influence": lambda: lmm.influence(sleep()),
     "random effects": lambda: sleep().random_effects["Subject"],
     "effects in one table": lambda: sleep().random_effects_frame(),
@@ -336,9 +326,9 @@ METHODS = {
     "profile": (lambda: sleep().conf_int(method="profile"), "Profile intervals of level 0.95"),
     "components": (lambda: lmm.variance_components(sleep()), "Fitted by REML"),
     "ranova": (lambda: lmm.ranova(sleep()), "Fitted by REML"),
-    "drop1": (lambda: lmm.drop1(oats(), df_method="kr"), "Degrees of freedom: Kenward-Roger"),
-    "drop1 chisq": (lambda: lmm.drop1(oats(), test="chisq"), "Likelihood ratios by ML"),
-    "joint": (lambda: lmm.joint_tests(oats()), "Degrees of freedom: Satterthwaite"),
+    "drop1": (lambda: lmm.drop1(nitrogen(), df_method="kr"), "Degrees of freedom: Kenward-Roger"),
+    "drop1 chisq": (lambda: lmm.drop1(nitrogen(), test="chisq"), "Likelihood ratios by ML"),
+    "joint": (lambda: lmm.joint_tests(nitrogen()), "Degrees of freedom: Satterthwaite"),
     "profiles": (lambda: lmm.profile(dyestuff(), "sigma"), "Profiles of the likelihood, ML"),
     "bootstrap": (
         lambda: lmm.bootstrap(dyestuff(), 20, seed=1),
@@ -394,21 +384,16 @@ def test_columns_are_chosen_by_name_or_heading():
         table.to_html(columns=["se"])
 
 
-@cache
-def two_factors():
-    return lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
-
-
 def test_names_are_replaced_in_headings_terms_and_interactions():
     words = {"Nf": "Nitrogen", "Variety": "Cultivar", "estimate": "b"}
-    fixed = two_factors().summary().tables[-1]
+    fixed = oats().summary().tables[-1]
     text = fixed.to_markdown(rename=words)
     assert "Cultivar\\[T.Victory\\]:Nitrogen\\[T.n20\\]" in text and "| b |" in text
     assert "Variety" not in text and "Variety" in fixed.to_markdown()
     words = {"Nf": "Nitrogen", "Variety": "Cultivar", "P": "p"}
-    anova = two_factors().anova().to_markdown(rename=words)
+    anova = oats().anova().to_markdown(rename=words)
     assert "| Cultivar:Nitrogen |" in anova and anova.splitlines()[2].endswith("| F | p |")
-    means = lmm.emmeans(oats(), "Nf").to_markdown(rename={"Nf": "Nitrogen", "estimate": "b"})
+    means = lmm.emmeans(nitrogen(), "Nf").to_markdown(rename={"Nf": "Nitrogen", "estimate": "b"})
     assert means.splitlines()[2].startswith("| Nitrogen | b |")
 
 
@@ -465,9 +450,9 @@ def test_letters_leave_a_factor_called_group_alone():
 
 def test_levels_are_renamed_within_interactions():
     words = {"Variety[T.Marvellous]": "Marvellous", "Nf": "N", "T.n20": "20"}
-    text = two_factors().summary().tables[-1].to_markdown(rename=words)
+    text = oats().summary().tables[-1].to_markdown(rename=words)
     assert r"Marvellous:N\[20\]" in text and r"| Variety\[T.Victory\]:N\[20\]" in text
-    whole = two_factors().summary().to_markdown(rename={"Nf": "N"})
+    whole = oats().summary().to_markdown(rename={"Nf": "N"})
     assert "yld ~ Variety \\* Nf" in whole.replace("\\~", "~")  # a formula stays what it is
 
 
@@ -487,7 +472,7 @@ def test_names_to_replace_are_spelled_as_in_the_formula_or_refused():
     for shown, key, near in (
         (levels().summary(), "C(Nff)", "did you mean 'C(Nf)'"),
         (fixed, "estimte", "did you mean 'Estimate'"),
-        (lmm.emmeans(oats(), "Nf"), "Varietie", "there are n00, n20, n40, n60, Nf"),
+        (lmm.emmeans(nitrogen(), "Nf"), "Varietie", "there are n00, n20, n40, n60, Nf"),
     ):
         message = re.escape(f"rename: there is no {key!r}; {near}")
         for how in EXPORTS:
@@ -501,9 +486,9 @@ def test_methods_are_spelled_as_papers_do():
     data = lmm.load_dataset("oats").rename(columns={"Variety": "holm", "Nf": "fdr"})
     means = lmm.emmeans(lmm.fit("yld ~ holm + fdr + (1 | Block)", data), "holm")
     assert "Averaged over the levels of fdr" in means.to_markdown()
-    text = oats().anova(df_method="kenward-roger").to_latex()
+    text = nitrogen().anova(df_method="kenward-roger").to_latex()
     assert r"\caption{Analysis of variance, type III, Kenward-Roger}" in text
-    pairs = lmm.emmeans(oats(), "Nf").pairs()
+    pairs = lmm.emmeans(nitrogen(), "Nf").pairs()
     assert "adjusted by Tukey" in pairs.to_html() and "adjusted by tukey" in str(pairs)
 
 
@@ -520,7 +505,7 @@ def test_methods_are_spelled_as_papers_do():
     ],
 )
 def test_options_that_are_none_are_refused(options, message):
-    for shown in (sleep().anova(), lmm.emmeans(oats(), "Nf"), sleep().summary()):
+    for shown in (sleep().anova(), lmm.emmeans(nitrogen(), "Nf"), sleep().summary()):
         with pytest.raises(lmm.DataError, match=re.escape(message)):
             shown.to_markdown(**options)
     for shown in (sleep().summary(), sleep().varcorr):
@@ -566,9 +551,9 @@ def test_small_print():
     singular = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff2"))
     for shown in (singular.summary(), singular.varcorr, singular.conf_int(), singular.glance()):
         assert any(note.startswith("Singular fit") for note in shown.notes)
-    adjusted = lmm.hypotheses(oats(), "Nf[T.n20], Nf[T.n40]", adjust="holm")
+    adjusted = lmm.hypotheses(nitrogen(), "Nf[T.n20], Nf[T.n40]", adjust="holm")
     assert "P values and limits adjusted by holm" in adjusted.summary().notes
-    assert "P values adjusted by tukey" in str(lmm.emmeans(oats(), "Nf").pairs())
+    assert "P values adjusted by tukey" in str(lmm.emmeans(nitrogen(), "Nf").pairs())
 
 
 def test_rows_left_out_are_counted_by_variable():
@@ -696,11 +681,6 @@ def bars(monkeypatch):
     return Bar.made
 
 
-@cache
-def dyestuff():
-    return lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff"))
-
-
 def responses():
     data = lmm.load_dataset("dyestuff")
     noise = np.random.default_rng(1).normal(size=(30, 40))
@@ -806,7 +786,7 @@ def test_exports_take_names_of_any_kind():
     with pytest.raises(lmm.DataError, match="columns has no names"):
         shown.to_html(columns=[])
     with pytest.raises(lmm.DataError, match="sigma=-1: a positive number"):
-        lmm.emmeans(oats(), "Nf").eff_size(-1, 10)
+        lmm.emmeans(nitrogen(), "Nf").eff_size(-1, 10)
 
 
 def test_a_variable_called_like_a_column_is_renamed_alone():
@@ -840,8 +820,7 @@ def test_papers_have_words_for_all_degrees_of_freedom():
 
 
 def test_copies_of_tables_are_tables():
-    table = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).anova(type=1)
-    summary = lmm.fit("Yield ~ 1 + (1 | Batch)", lmm.load_dataset("dyestuff")).summary()
+    table, summary = dyestuff().anova(type=1), dyestuff().summary()
     for one in (table, summary):
         for again in (copy.copy(one), copy.deepcopy(one)):
             assert type(again) is type(one)

@@ -4,17 +4,21 @@ import html
 import pickle
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import samples
+from fits import sleep
 
 import lmm_jax as lmm
 from lmm_jax.reprs import number, p_value
 from lmm_jax.tables.markup import latex_cell
 
 MODELS = {
+    "an intercept": dict(formula="y ~ x + (1 | g)"),
+    "a slope": dict(formula="y ~ x + (x | g)"),
     "one slope": dict(formula="y ~ x * f + (x | g)"),
     "normal": dict(formula="y ~ x + (1 | g)", df_method="normal"),
     "components": dict(formula="y ~ x", groups="g", vc_formula={"s_%": "0 + C(s)"}),
@@ -22,6 +26,7 @@ MODELS = {
 }
 
 
+@cache
 def fit(name="one slope"):
     return lmm.fit(data=samples.frame(), **MODELS[name])
 
@@ -86,7 +91,7 @@ def test_lines_fit_a_terminal(name):
 
 
 def test_names_of_the_callers_choice():
-    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    result = fit("a slope")
     summary = result.summary(
         yname="response time", xname_fe=["base", "per day"], xname_re=["level", "trend"],
         title="A title", alpha=0.1,
@@ -102,7 +107,7 @@ def test_names_of_the_callers_choice():
 @pytest.mark.parametrize("names", [["a"], ["a", "b", "c"], "ab", []])
 @pytest.mark.parametrize("what", ["xname_fe", "xname_re"])
 def test_a_wrong_number_of_names(what, names):
-    result = lmm.fit("y ~ x + (x | g)", samples.frame())
+    result = fit("a slope")
     with pytest.raises(lmm.DataError, match=f"{what}.*2 .*needed"):
         result.summary(**{what: names})
 
@@ -134,7 +139,7 @@ def test_notes_on_convergence_and_singularity():
 
 
 def test_the_coverage_goes_by_either_word():
-    result = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    result = sleep("Reaction ~ Days + (1 | Subject)")
     text = str(result.summary(level=0.9))
     assert text == str(result.summary(alpha=0.1))
     assert number(result.conf_int(level=0.9).loc["Days", "lower"]) in text
@@ -189,7 +194,7 @@ def test_long_names_leave_the_numbers_on_the_page():
     ],
 )
 def test_digits_of_an_estimate(value, error, text):
-    table = lmm.fit("y ~ x + (1 | g)", samples.frame()).summary().tables[-1]
+    table = fit("an intercept").summary().tables[-1]
     table["estimate"], table["std_error"] = value, error
     assert text in str(table).split()
 
