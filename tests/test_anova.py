@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import reference
+import samples
 from helpers import assert_close
 from scipy import special
 from test_reference import fit
@@ -694,3 +695,16 @@ def test_a_term_that_another_stands_for_has_nothing_to_test():
         table, other = lmm.drop1(res, test), lmm.drop1(plain, test)
         assert np.isnan(table.loc["half", "p_value"])
         assert_close(table.loc["trt", "p_value"], other.loc["trt", "p_value"], 1e-6)
+
+
+@pytest.mark.parametrize("unit", ["k", "C(f, Sum)"])
+def test_restricted_likelihoods_of_other_units_are_not_compared(unit):
+    """`|X' V^-1 X|` of REML knows the units of X: chi-square was -12.5 for 1.3."""
+    data = samples.frame().assign(k=lambda d: 1000 * d["x"])
+    small, large = ("x", "k") if unit == "k" else ("f", unit)
+    fits = [lmm.fit(f"y ~ {small} + (1 | g)", data), lmm.fit(f"y ~ {large} + (x | g)", data)]
+    with pytest.raises(DataError, match="or the same in other units or contrasts"):
+        lmm.anova(*fits, refit=False)
+    found = lmm.anova(*fits)
+    same = lmm.anova(fits[0], lmm.fit(f"y ~ {small} + (x | g)", data))
+    assert_close(found["chisq"].iloc[1], same["chisq"].iloc[1], 1e-6)

@@ -18,7 +18,7 @@ from ..designs.nesting import (
     restriction,
     why_incomparable,
 )
-from ..designs.term_nesting import spans
+from ..designs.term_nesting import restricted_alike
 from ..errors import ConvergenceWarning, DataError, warn_user
 from ..formulas.parse import parse
 from ..inference.profiles.boundary import boundary_p_value, chi2_tail, likelihood_ratio
@@ -39,8 +39,8 @@ from .simulate import draws_in_chunks
 # A likelihood ratio that no rounding explains.
 _LESS = -1e-4
 _RESTRICTED = (
-    "restricted likelihoods of models with other fixed effects cannot be compared: leave "
-    "refit=True, which fits them by ML"
+    "restricted likelihoods of models with other fixed effects, or the same in other units or "
+    "contrasts, cannot be compared: leave refit=True, which fits them by ML"
 )
 
 
@@ -192,8 +192,8 @@ def _compared(
     given = fits
     if refit:
         fits = [by_ml(one) for one in fits]
-    elif any(one.reml for one in fits) and any(step.fixed for step in steps):
-        raise DataError(_RESTRICTED)
+    else:
+        _check_restricted(fits, [_designs(small, large) for small, large in pairwise(fits)])
     _same_criterion(fits)
     found_table = _likelihood_table(fits, steps)
     if n is not None:
@@ -210,14 +210,19 @@ def _untested(fits: list[LMMResults], *, refit: bool) -> Table:
     given, pairs = fits, [_designs(small, large) for small, large in pairwise(fits)]
     if refit:
         fits = [by_ml(one) for one in fits]
-    elif any(one.reml for one in fits) and not all(
-        spans(a.exog, b.exog) and spans(b.exog, a.exog) for a, b in pairs
-    ):
-        raise DataError(_RESTRICTED)
+    else:
+        _check_restricted(fits, pairs)
     _same_criterion(fits)
     names = ["npar", "aic", "bic", "llf", "deviance"]
     how = _made(given, fits)
     return table(_criteria(fits)[names], f"Information criteria, {how}", method=how)
+
+
+def _check_restricted(fits: Sequence[LMMResults], pairs: Sequence[tuple[Design, Design]]) -> None:
+    """Refuse restricted likelihoods of other fixed effects."""
+    alike = (restricted_alike(a.exog, b.exog) for a, b in pairs)
+    if any(one.reml for one in fits) and not all(alike):
+        raise DataError(_RESTRICTED)
 
 
 def _made(given: Sequence[LMMResults], fits: Sequence[LMMResults]) -> str:

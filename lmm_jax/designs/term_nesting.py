@@ -25,6 +25,8 @@ from .terms import RandomTerm
 
 # A column that others leave so much of, relative to its norm, is none of their combinations.
 _SAME_SPACE = 1e-7
+# What restricted log-likelihoods may differ by through the units of the fixed effects alone.
+_SAME_VOLUME = 1e-6
 # Structures that have an intercept alone at their largest correlations, and whether these are
 # one number.
 _UP_TO_ONE = {n: kind.to_one for n, kind in OF_TERMS.items() if kind.to_one is not None}
@@ -102,6 +104,17 @@ def spans(columns: np.ndarray, others: np.ndarray) -> bool:
     rest = others - Q @ (Q.T @ others)
     size = np.linalg.norm(others, axis=0)
     return bool((np.linalg.norm(rest, axis=0) <= _SAME_SPACE * size).all())
+
+
+def restricted_alike(X: np.ndarray, Y: np.ndarray) -> bool:
+    """Whether restricted likelihoods know no difference between the columns of two models.
+
+    They hold ``|X' V^-1 X|``: with ``Y = X B`` in the place of X it has the factor ``|B|^2``.
+    """
+    if np.array_equal(X, Y):
+        return True
+    sizes = [np.log(np.abs(np.diagonal(np.linalg.qr(M, mode="r")))).sum() for M in (X, Y)]
+    return spans(X, Y) and spans(Y, X) and bool(abs(sizes[0] - sizes[1]) < _SAME_VOLUME)
 
 
 def _kinship(term: RandomTerm, block: _Block) -> int:

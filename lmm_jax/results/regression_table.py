@@ -11,7 +11,7 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..designs.nesting import why_incomparable
-from ..designs.term_nesting import spans
+from ..designs.term_nesting import restricted_alike
 from ..errors import warn_user
 from ..formulas.right_side import variables
 from ..inference.df.robust import robust_note
@@ -61,8 +61,6 @@ _BY_REML = (
     "they are by REML with other fixed effects, or the same in other units or contrasts: fit all "
     "with reml=False"
 )
-# What restricted log-likelihoods may differ by through the columns of the fixed effects alone.
-_SAME_VOLUME = 1e-6
 BASIC = ("nobs", "n_groups", "r2_marginal", "r2_conditional", "loglik", "aic", "bic")
 
 
@@ -308,18 +306,11 @@ def _why_not(one: LMMResults, other: LMMResults) -> str | None:
 
 
 def _equal_columns(one: LMMResults, other: LMMResults) -> bool:
-    """Whether restricted likelihoods know no difference between the fixed effects of two fits.
-
-    They hold ``|X' V^-1 X|``: with ``X B`` for X it has the factor ``|B|^2``.
-    """
+    """Whether the fixed effects of two fits by REML are the same, of saved ones by their names."""
     a, b = _with_rows(one), _with_rows(other)
     if a is None or b is None:
         return {*map(parts_of, one.fixed_names)} == {*map(parts_of, other.fixed_names)}
-    X, Y = a.exog, b.exog
-    if np.array_equal(X, Y):
-        return True
-    sizes = [np.log(np.abs(np.diagonal(np.linalg.qr(M, mode="r")))).sum() for M in (X, Y)]
-    return spans(X, Y) and spans(Y, X) and abs(sizes[0] - sizes[1]) < _SAME_VOLUME
+    return restricted_alike(a.exog, b.exog)
 
 
 def _of_each(what: str, values: Mapping[str, str]) -> str:
