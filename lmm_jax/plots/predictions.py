@@ -17,10 +17,10 @@ from ..errors import DataError, RankWarning
 from ..formulas.right_side import variables
 from ..inference.means.transformations import untransformed, way_back
 from ..inputs.arguments import choice, flag, hinted, mapping, numbers, probability, shown
-from ..inputs.matching import find, spelled, spelling
+from ..inputs.matching import find, spelled
 from ..inputs.names import unquoted
-from ..reprs import plain_number
 from . import canvas
+from .places import drawn_places, given_places, name_axis, places_of, said
 from .sources import fitted
 
 # Places of a curve.
@@ -33,6 +33,7 @@ class Curves(NamedTuple):
     lines: pd.DataFrame  # x, by, fit, low, high (of the mean), new_low, new_high
     residuals: pd.DataFrame  # x, by, y: a row of the fit each; empty if not wanted
     held: dict[str, Any]  # values of all other variables
+    dtypes: dict[str, Any]  # of dates and spans, whose values are days everywhere else
 
 
 def curves_of(
@@ -50,7 +51,9 @@ def curves_of(
     if isinstance(x, str) and x in known.factors:
         raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
     choice(x, "x", list(known.covariates))
+    dtypes = {n: covariate.dtype for n, covariate in known.covariates.items()}
     held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
+    held = {name: given_places(v, dtypes.get(name), "at") for name, v in held.items()}
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
@@ -75,8 +78,8 @@ def curves_of(
     table = pd.concat([grid, pd.DataFrame(mean, columns=names)], axis=1).drop(columns="std_error")
     table[["new_low", "new_high"]] = new
     if not residuals:
-        return Curves(table, table.iloc[:0], held)
-    return Curves(table, _partial(res, known, x, by, lines, held, scale), held)
+        return Curves(table, table.iloc[:0], held, dtypes)
+    return Curves(table, _partial(res, known, x, by, lines, held, scale), held, dtypes)
 
 
 def _all_held(
@@ -135,7 +138,9 @@ def _values_of(
     if by in known.factors:
         return list(known.factors[by])
     few = known.covariates[by].few
-    return list(few) if few is not None else np.quantile(rows[by], [0.25, 0.5, 0.75]).tolist()
+    if few is not None:
+        return list(few)
+    return np.quantile(places_of(rows[by], by).values, [0.25, 0.5, 0.75]).tolist()
 
 
 def _ends(given: Any) -> tuple[float, float]:
@@ -181,13 +186,13 @@ def _partial(
 ) -> pd.DataFrame:
     """The curve at the place of every row, plus the marginal residual of the row."""
     rows = require(res, "resid").design.source.rows
-    own = pd.DataFrame({"x": rows[x].to_numpy(np.float64), "by": None})
+    own = pd.DataFrame({"x": places_of(rows[x], x).values, "by": None})
     if by is not None and by in known.factors:
         own["by"] = rows[by].to_numpy()
         kept = own["by"].isin(lines).to_numpy()
     elif by is not None:
         values = np.array(lines, float)
-        near = np.abs(rows[by].to_numpy(np.float64)[:, None] - values).argmin(axis=1)
+        near = np.abs(places_of(rows[by], by).values[:, None] - values).argmin(axis=1)
         own["by"] = values[near]
         kept = np.ones(len(own), bool)
     else:
@@ -225,13 +230,14 @@ def predictions(
     ----------
     res : LMMResults
     x : str
-        A covariate of the fixed effects.
+        A covariate of the fixed effects: numbers, dates, or spans of time, which are drawn in days.
     by : str, optional
         A variable of whose values each has a curve: the levels of a factor; of a covariate its
         quartiles.
     at : mapping, optional
         Values at which other variables are held, in the place of the mean of a covariate and the
-        first level of a factor; the values of ``by``; the two ends of ``x``.
+        first level of a factor; the values of ``by``; the two ends of ``x``. Dates, spans of time,
+        or numbers of days where variables are of these.
     level : float
         Coverage of both bands.
     new : bool
@@ -264,26 +270,16 @@ def predictions(
     for i, value in enumerate(groups):
         look = canvas.series(i)
         of = found.lines["by"].isna() if value is None else found.lines["by"] == value
-        line, colour = found.lines[of], look["color"]
+        line, own = found.lines[of], found.residuals
         if line["fit"].isna().all():
             continue  # the data do not determine it
-        if len(found.residuals):
-            own = found.residuals
-            rows = own if value is None else own[own["by"] == value]
-            mark = {"marker": look["marker"], "s": 14, "alpha": 0.55}
-            canvas.points(ax, *rows[["x", "y"]].to_numpy(float).T, color=colour, **mark)
-        ax.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.22, linewidth=0)
-        if draw_new:
-            for end in ("new_low", "new_high"):
-                ax.plot(line["x"], line[end], color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
-        label = None if value is None else _shown(value)
-        ax.plot(
-            line["x"], line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2,
-            label=label,
-        )  # fmt: skip
+        rows = own if value is None else own[own["by"] == value]
+        label = None if by is None else said(value, found.dtypes.get(by))
+        _draw_curve(ax, line, rows, found.dtypes.get(x), look, new=draw_new, label=label)
     on_response = type == "response"
-    ax.set(xlabel=x, ylabel=(untransformed if on_response else unquoted)(res.endog_name))
-    at_values = [f"{name} = {_shown(value)}" for name, value in found.held.items()]
+    name_axis(ax, x, found.dtypes.get(x))
+    ax.set_ylabel((untransformed if on_response else unquoted)(res.endog_name))
+    at_values = [f"{name} = {said(v, found.dtypes.get(name))}" for name, v in found.held.items()]
     notes = [f"At {', '.join(at_values)}"] * bool(at_values)
     notes += ["New observations have weight one"] * (draw_new and res.design.weights is not None)
     if notes:
@@ -293,5 +289,24 @@ def predictions(
     return ax
 
 
-def _shown(value: Any) -> str:
-    return plain_number(value) if isinstance(value, float) else spelling(value)
+def _draw_curve(
+    ax: Any,
+    line: pd.DataFrame,
+    rows: pd.DataFrame,
+    dtype: Any,
+    look: dict[str, Any],
+    *,
+    new: bool,
+    label: str | None,
+) -> None:
+    """A curve with its bands and the partial residuals of its rows."""
+    colour, x = look["color"], drawn_places(line["x"], dtype)
+    if len(rows):
+        mark = {"marker": look["marker"], "s": 14, "alpha": 0.55}
+        y = rows["y"].to_numpy(float)
+        canvas.points(ax, drawn_places(rows["x"], dtype), y, color=colour, **mark)
+    ax.fill_between(x, line["low"], line["high"], color=colour, alpha=0.22, linewidth=0)
+    if new:
+        for end in ("new_low", "new_high"):
+            ax.plot(x, line[end], color=colour, linewidth=0.8, linestyle=(0, (1, 1.5)))
+    ax.plot(x, line["fit"], color=colour, linestyle=look["linestyle"], linewidth=2, label=label)

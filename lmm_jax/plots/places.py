@@ -1,0 +1,122 @@
+"""Where values of a covariate stand along an axis: numbers, of dates and spans their days."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from ..errors import DataError
+from ..formulas.functions import days_of
+from ..inputs.arguments import numbers, shown
+from ..inputs.matching import spelling
+from ..reprs import plain_number
+
+# Microseconds of a day.
+_DAY = 86400e6
+# Inches that the label of a date needs beside the next, and how many ticks there are.
+_DATE_WIDTH, _FEWEST, _MOST = 0.55, 4, 9
+# Steps (of matplotlib's AutoDateLocator, in units of MONTHLY, DAILY, ...) beside its own, so that
+# there is one for every range that is to have three ticks.
+_LONGER_STEPS = {1: 12, 3: 31, 4: 24, 5: 60, 6: 60}
+
+
+class Places(NamedTuple):
+    """A covariate in the rows that were used."""
+
+    name: str
+    values: np.ndarray  # (n,)  of dates and spans the days (R's numbers)
+    dtype: Any = None  # of dates and spans
+
+    @property
+    def unit(self) -> str:
+        """The name, and what differences are counted in where they are those of time."""
+        return self.name if self.dtype is None else f"{self.name} (days)"
+
+
+def has_places(dtype: Any) -> bool:
+    """Whether values of a type stand at places: numbers, dates and spans, no labels."""
+    return bool(is_numeric_dtype(dtype)) or is_of_time(dtype)
+
+
+def is_of_time(dtype: Any) -> bool:
+    """Whether values of a type are dates or spans of time."""
+    return getattr(dtype, "kind", "") in ("m", "M")
+
+
+def places_of(column: pd.Series[Any], what: str) -> Places:
+    """The places of a column."""
+    dtype = column.dtype if is_of_time(column.dtype) else None
+    values = column if dtype is None else days_of(column)
+    return Places(str(column.name), numbers(values, what), dtype)
+
+
+def given_places(given: Any, dtype: Any, what: str) -> Any:
+    """What a caller says of a variable of dates or spans in days: a number, or a list of them.
+
+    Numbers are days; what is of no such variable (``dtype`` is None) stays as it is.
+    """
+    one = isinstance(given, str) or not np.iterable(given)
+    values = pd.Series([given] if one else list(given))
+    if dtype is None or is_numeric_dtype(values.dtype):
+        return given
+    dates, zone = dtype.kind == "M", getattr(dtype, "tz", None)
+    called = "dates" if dates else "spans of time"
+    if dates and zone is not None:
+        called += f" in a time zone, as of {zone},"
+    try:
+        if values.dtype.kind == "M" and (values.dt.tz is None) != (zone is None):
+            raise TypeError
+        days = numbers(days_of(values.astype(dtype)), what)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{what}={shown(given)}: {called} or numbers of days are needed") from error
+    return float(days[0]) if one else days.tolist()
+
+
+def drawn_places(values: Any, dtype: Any) -> np.ndarray:
+    """Places as matplotlib takes them: days of dates become dates, whatever its epoch is."""
+    found = np.asarray(values, dtype=np.float64)
+    if getattr(dtype, "kind", "") != "M":
+        return found
+    known = np.isfinite(found)
+    dates = np.round(np.where(known, found, 0.0) * _DAY).astype("datetime64[us]")
+    return np.where(known, dates, np.datetime64("NaT"))
+
+
+def said(value: Any, dtype: Any = None) -> str:
+    """A value of a variable in words; of dates and spans from its days."""
+    if dtype is None:
+        return plain_number(value) if isinstance(value, float) else spelling(value)
+    if dtype.kind == "m":
+        return f"{plain_number(value)} days"
+    when = pd.Timestamp(drawn_places([value], dtype)[0]).tz_localize("UTC")
+    zone = getattr(dtype, "tz", None)
+    return spelling((when if zone is None else when.tz_convert(zone)).tz_localize(None).round("s"))
+
+
+def name_axis(ax: Any, name: str, dtype: Any = None) -> None:
+    """The horizontal axis of a variable: its name, with dates at the ticks where it is of dates."""
+    ax.set_xlabel(axis_name(name, dtype))
+    if is_of_time(dtype) and dtype.kind == "M":
+        date_ticks(ax, getattr(dtype, "tz", None))
+
+
+def axis_name(name: str, dtype: Any = None) -> str:
+    """What an axis of a variable is called: spans are counted in days."""
+    return f"{name} (days)" if is_of_time(dtype) and dtype.kind == "m" else name
+
+
+def date_ticks(ax: Any, zone: Any) -> None:
+    """Ticks at dates, no more of them than labels have room for."""
+    from matplotlib import dates
+
+    width = ax.get_window_extent().width / ax.figure.dpi
+    most = int(np.clip(width / _DATE_WIDTH, _FEWEST, _MOST))
+    ticks = dates.AutoDateLocator(tz=zone, minticks=3, maxticks=most)
+    for unit, step in _LONGER_STEPS.items():
+        ticks.intervald[unit] = [*ticks.intervald[unit], step]
+    ax.xaxis_date(zone)
+    ax.xaxis.set_major_locator(ticks)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(ticks, tz=zone))

@@ -1,0 +1,179 @@
+"""Plots over dates and spans of time: what is drawn stands where it does over numbers of days."""
+
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import lmm_jax as lmm
+
+pytest.importorskip("matplotlib")
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.collections import PathCollection
+from matplotlib.dates import num2date
+
+from lmm_jax.plots.places import date_ticks, drawn_places
+
+plots = lmm.plots
+TOL = 1e-9  # dates are drawn to the microsecond, of 20,000 days
+START = pd.Timestamp("2024-02-01 06:00")
+# Types of a column whose days are those of `day`: unit, time zone.
+DATES = {
+    "nanoseconds": "datetime64[ns]",
+    "seconds": "datetime64[s]",
+    "zone": "datetime64[us, Europe/Berlin]",
+}
+SPANS = {"spans": "timedelta64[ns]", "seconds of spans": "timedelta64[s]"}
+COLUMNS = DATES | SPANS
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    yield
+    plt.close("all")
+
+
+@cache
+def visits(kind):
+    """A column of a type, whole seconds with unequal gaps, and its days."""
+    rng, n = np.random.default_rng(3), 80
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 8), "x": rng.normal(size=n)})
+    data["f"] = np.where(data["g"] % 2 == 0, "a", "b")
+    after = pd.Series(pd.to_timedelta(np.sort(rng.integers(0, 40_000, n)), unit="s"))
+    if kind in SPANS:
+        data["day"], column = after / pd.Timedelta(days=1), after
+    else:
+        column = START + after
+        data["day"] = (column - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    if kind == "zone":
+        column = column.dt.tz_localize("UTC")
+    data["t"] = column.astype(COLUMNS[kind])
+    shift = data["day"] - data["day"].mean()
+    data["y"] = rng.normal(size=10)[data["g"]] + 5 * shift + data["x"] + rng.normal(size=n)
+    return data
+
+
+@cache
+def fits(kind, more="f"):
+    """A fit of the column, and of its days."""
+    data = visits(kind)
+    return tuple(
+        lmm.fit(f"y ~ {time} + {more} + (1 | g)", data) for time in ("as.numeric(t)", "day")
+    )
+
+
+def drawn(ax):
+    """All points and lines of Axes, as numbers."""
+    ax.figure.canvas.draw()
+    found = [one.get_xydata() for one in ax.lines]
+    for c in ax.collections:
+        is_points = isinstance(c, PathCollection)
+        found += [c.get_offsets()] if is_points else [path.vertices for path in c.get_paths()]
+    return [np.asarray(a, float) for a in found]
+
+
+def alike(first, second):
+    for a, b in zip(np.ravel(first), np.ravel(second), strict=True):
+        for own, other in zip(drawn(a), drawn(b), strict=True):
+            np.testing.assert_allclose(own, other, rtol=TOL, atol=TOL)
+
+
+# ------------------------------------------------------------ curves
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_curves_and_partial_residuals_stand_at_days(kind):
+    of_time, of_days = fits(kind)
+    alike(plots.predictions(of_time, "t"), plots.predictions(of_days, "day"))
+    alike(plots.predictions(of_time, "t", by="f"), plots.predictions(of_days, "day", by="f"))
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_curve_for_quartiles_of_dates(kind):
+    of_time, of_days = fits(kind, "x")
+    ax = plots.predictions(of_time, "x", by="t")
+    alike(ax, plots.predictions(of_days, "x", by="day"))
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    quartiles = visits(kind)["t"].dt.as_unit("ns").quantile([0.25, 0.5, 0.75])
+    if kind in SPANS:
+        days = quartiles / pd.Timedelta(days=1)
+        assert shown == [f"{day:.4f}".rstrip("0") + " days" for day in days]
+    else:
+        assert shown == [str(q.tz_localize(None).round("s")) for q in quartiles]
+
+
+def test_dates_are_held_and_said_as_dates():
+    of_time, of_days = fits("seconds", "x")
+    middle = START + pd.Timedelta(hours=5)
+    day = (middle - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    for value in (middle, str(middle), middle.to_datetime64(), day):
+        ax = plots.predictions(of_time, "x", at={"t": value})
+        alike(ax, plots.predictions(of_days, "x", at={"day": day}))
+        assert [text.get_text() for text in ax.texts] == ["At t = 2024-02-01 11:00:00"]
+    two = ["2024-02-01 12:00", "2024-02-02"]
+    ax = plots.predictions(of_time, "x", by="t", at={"t": two})
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert shown == ["2024-02-01 12:00:00", "2024-02-02"]
+    ends = np.array(two, "datetime64[s]").astype(float) / 86400
+    alike(
+        plots.predictions(of_time, "t", at={"t": two}),
+        plots.predictions(of_days, "day", at={"day": ends}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("seconds", "soon", "at='soon': dates or numbers of days are needed"),
+        ("seconds", pd.Timedelta(days=1), "dates or numbers of days"),
+        ("seconds", pd.Timestamp("2024-02-01", tz="UTC"), "dates or numbers of days"),
+        ("zone", START, "dates in a time zone, as of Europe/Berlin, or numbers of days"),
+        ("spans", START, "spans of time or numbers of days"),
+        ("spans", [pd.Timedelta(days=1), "soon"], "spans of time or numbers of days"),
+    ],
+)
+def test_what_is_no_date_is_refused(kind, value, message):
+    with pytest.raises(lmm.DataError, match=message):
+        plots.predictions(fits(kind, "x")[0], "x", at={"t": value})
+
+
+# ------------------------------------------------------------ axes
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_axes_of_time_show_dates_or_name_days(kind):
+    ax = plots.predictions(fits(kind)[0], "t")
+    ax.figure.canvas.draw()
+    shown = [label.get_text() for label in ax.get_xticklabels()]
+    if kind in SPANS:
+        assert ax.get_xlabel() == "t (days)"
+        return
+    assert ax.get_xlabel() == "t"
+    zone = ZoneInfo("Europe/Berlin" if kind == "zone" else "UTC")
+    times = [f"{num2date(tick, zone):%H:%M}" for tick in ax.get_xticks()]
+    assert len(times) > 3 and times == shown
+    assert ax.xaxis.get_major_formatter().get_offset() == "2024-Feb-01"
+
+
+@pytest.mark.parametrize("inches", [1.2, 3.0, 9.0])
+@pytest.mark.parametrize(
+    "days", [1e-4, 0.01, 0.1, 0.9, 1.9, 2.9, 5, 29, 61, 92, 200, 370, 800, 1100, 4e3, 7e4]
+)
+def test_dates_of_every_range_have_a_few_ticks(inches, days):
+    figure = plt.figure(figsize=(inches, 2))
+    ax = figure.add_axes((0, 0.3, 1, 0.7))
+    ax.plot(drawn_places(19_754.3 + np.linspace(0, days, 5), np.dtype("M8[ns]")), np.zeros(5))
+    date_ticks(ax, None)
+    figure.canvas.draw()
+    low, high = ax.get_xlim()
+    ticks = [t for t in ax.get_xticks() if low <= t <= high]
+    assert 2 <= len(ticks) <= max(5, 2.2 * inches)
+
+
+def test_places_that_are_not_known_are_no_dates():
+    assert np.isnat(drawn_places([np.nan, 1.0], np.dtype("M8[ns]"))).tolist() == [True, False]
