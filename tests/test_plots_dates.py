@@ -177,3 +177,51 @@ def test_dates_of_every_range_have_a_few_ticks(inches, days):
 
 def test_places_that_are_not_known_are_no_dates():
     assert np.isnat(drawn_places([np.nan, 1.0], np.dtype("M8[ns]"))).tolist() == [True, False]
+
+
+# ------------------------------------------------------------ residuals and fits
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_fits_and_dependence_over_days(kind):
+    of_time, of_days = fits(kind, "x")
+    panels = plots.fits(of_time, "t", levels=3)
+    alike(panels, plots.fits(of_days, "day", levels=3))
+    assert panels[0].figure.get_supxlabel() == ("t (days)" if kind in SPANS else "t")
+    ax = plots.variogram(of_time, "t")
+    alike(ax, plots.variogram(of_days, "day"))
+    assert ax.get_xlabel() == "Distance in t (days)"
+    alike(plots.autocorrelation(of_time, time="t"), plots.autocorrelation(of_days, time="day"))
+
+
+@pytest.mark.parametrize("kind", ["zone", "seconds of spans"])
+@pytest.mark.parametrize("given", [pd.Series, list, np.asarray, pd.Index])
+def test_dates_by_their_values(kind, given):
+    data, res = visits(kind), fits(kind)[1]
+    time, days = given(data["t"]), list(data["day"])
+    alike(plots.variogram(res, time), plots.variogram(res, days))
+    alike(plots.fits(res, time, levels=2), plots.fits(res, days, levels=2))
+
+
+def test_the_first_covariate_may_be_a_date():
+    of_time, of_days = fits("seconds")
+    alike(plots.variogram(of_time), plots.variogram(of_days))
+    alike(plots.fits(of_time, levels=2), plots.fits(of_days, levels=2))
+
+
+def test_a_date_beside_x_is_no_factor():
+    alike(*(plots.fits(res, "x", levels=2) for res in fits("seconds", "x")))
+
+
+def test_missing_dates_are_refused():
+    dates = visits("seconds")["t"].where(np.arange(80) > 0)
+    with pytest.raises(lmm.DataError, match="time=.*: finite numbers are needed"):
+        plots.variogram(fits("seconds")[0], dates)
+
+
+def test_visits_of_a_residual_covariance_that_are_dates():
+    data = lmm.load_dataset("sleepstudy")
+    data["day"] = data["Days"] ** 2.0  # unequal gaps
+    data["date"] = pd.Timestamp("2024-02-01") + pd.to_timedelta(data["day"], unit="D")
+    res = lmm.fit("Reaction ~ 1 + ar1(date | Subject)", data)
+    alike(plots.variogram(res, "date"), plots.variogram(res, data["day"]))

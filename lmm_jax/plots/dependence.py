@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 from scipy import special
 
 from ..capabilities import require
@@ -14,6 +13,7 @@ from ..errors import DataError
 from ..inputs.arguments import flag, hinted, probability, whole_number
 from ..inputs.names import unquoted
 from . import canvas
+from .places import Places, has_places, places_of
 from .smooth import lowess
 from .sources import covariate_of, fitted, residuals_of, rows_by_level
 
@@ -31,38 +31,41 @@ class Ordered(NamedTuple):
     values: np.ndarray  # (n,)
     codes: np.ndarray  # (n,)
     when: np.ndarray  # (n,)
+    unit: str  # of the time
 
 
 def ordered(res: Any, kind: str | None, factor: str | None, time: Any) -> Ordered:
     """The rows whose residuals are numbers; without a time their visits count, or their order."""
     label, values = residuals_of(res, kind, "pearson")
     at, n = rows_by_level(res, factor, subjects_first=True), len(values)
-    when = visits_of(res, time)
-    if when is None and time is None:
-        when = np.arange(n, dtype=float)
-    elif when is None:
-        when = covariate_of(res, time, "time").to_numpy()
-    order = np.lexsort((np.arange(n), when, at.codes))
+    at_time = visits_of(res, time)
+    if at_time is None and time is None:
+        at_time = Places("", np.arange(n, dtype=float))
+    elif at_time is None:
+        at_time = covariate_of(res, time, "time")
+    order = np.lexsort((np.arange(n), at_time.values, at.codes))
     order = order[np.isfinite(values[order])]
-    return Ordered(label, values[order], at.codes[order], when[order])
+    when = at_time.values[order]
+    return Ordered(label, values[order], at.codes[order], when, at_time.unit)
 
 
-def visits_of(res: Any, time: Any) -> np.ndarray | None:
+def visits_of(res: Any, time: Any) -> Places | None:
     """Places of the rows in the residual covariance, where no time is asked for or words are."""
     residual = require(res, "resid").design.residual
     if residual is None or residual.term.in_space or len(residual.rows.places) != 1:
         return None
     places, visits = np.asarray(residual.rows.places[0], float), residual.visits
     if time is None:
-        return places
+        return Places("", places)
     called = isinstance(time, str) and [unquoted(time)] == [*map(unquoted, residual.term.places)]
     if not called or visits is None:
         return None
-    if not is_numeric_dtype(visits.dtype):
-        return places
+    if not has_places(visits.dtype):
+        return Places(time, places)
     order = np.argsort(residual.visit_places)  # a variable of the covariance alone
     at = order[np.searchsorted(residual.visit_places[order], places)]
-    return np.asarray(visits, float)[at]
+    of_visits = places_of(visits.to_series(name=time), "time")
+    return of_visits._replace(values=of_visits.values[at])
 
 
 def autocorrelations(
@@ -136,7 +139,7 @@ def autocorrelation(
     >>> res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
     >>> ax = lmm.plots.autocorrelation(res, time="Days", lags=5)
     """
-    label, values, codes, _ = ordered(res, kind, factor, time)
+    label, values, codes, _, _ = ordered(res, kind, factor, time)
     most = int(10 * np.log10(len(values))) if lags is None else whole_number(lags, "lags", least=1)
     table = autocorrelations(values, codes, most, probability(level, "level"))
     if len(table) < 2:
@@ -233,9 +236,8 @@ def variogram(
     'Distance in Days'
     """
     if time is None:
-        time = str(covariate_of(fitted(res), None, "time").name)
+        time = covariate_of(fitted(res), None, "time").name
     found = ordered(res, kind, factor, time)
-    name = time if isinstance(time, str) else str(covariate_of(res, time, "time").name)
     table = semivariances(found.values, found.codes, found.when)
     if table.empty:
         raise DataError("no group has two rows: there is no variogram within groups")
@@ -251,5 +253,5 @@ def variogram(
     canvas.reference(ax, y=float(np.var(found.values)))
     ax.margins(y=0.1)
     ax.set_ylim(bottom=0.0)
-    ax.set(xlabel=f"Distance in {name}", ylabel=f"Semivariance, {found.label}")
+    ax.set(xlabel=f"Distance in {found.unit}", ylabel=f"Semivariance, {found.label}")
     return ax

@@ -11,6 +11,7 @@ from ..inputs.arguments import flag, hinted, probability, whole_number
 from ..inputs.matching import spelling
 from ..inputs.names import chosen_name, unquoted
 from . import canvas
+from .places import Places, drawn_places, name_axis
 from .sources import (
     covariate_of,
     expect,
@@ -170,17 +171,18 @@ class Fits(NamedTuple):
     cells: tuple[str, ...]
     by: str  # the factors
     left_out: str  # how many of how many levels, where the others have not been left out by name
+    x: Places
 
 
 def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
     """Data and lines of some levels: a line for each combination of factors within a level."""
     at, places = rows_by_level(res, factor), covariate_of(res, x)
-    values = places.to_numpy()
+    values = places.values
     y, mean, fixed = (res.augment(output="pandas").iloc[:, j].to_numpy() for j in (0, 1, 3))
     names, rows, out = at.names, at.rows, []
-    factors, covariates = other_variables(res, str(places.name))
+    factors, covariates = other_variables(res, places.name)
     cell, cells, by = _cells_within(factors, at.codes)
-    effects = other_effects(res, at.factor, str(places.name))
+    effects = other_effects(res, at.factor, places.name)
     moving = np.column_stack([covariates.to_numpy(float), effects])
     several = len(cells) > _MOST_CELLS
     if several:
@@ -200,7 +202,7 @@ def fits_of(res: Any, x: Any, factor: str | None, levels: Any) -> Fits:
             still = not several and not np.ptp(moving[these], axis=0).any() and len(at_x) > 1
             lines.append(FittedLine(int(c), at_x, own_mean, own_fixed, still))
         out.append(LevelFit(names[i], values[own], y[own], cell[own], tuple(lines)))
-    return Fits(tuple(out), cells, by, left_out)
+    return Fits(tuple(out), cells, by, left_out, places)
 
 
 def _cells_within(
@@ -271,24 +273,28 @@ def fits(
     drawn = canvas.panels(ax, panels, columns=wide, size=(1.75, 1.75), sharex=True, sharey=True)
     alone = len(found.cells) == 1
     for one, level in zip(drawn, found.levels, strict=True):
-        for line in level.lines:
-            colour = canvas.series(line.cell)["color"]
-            dashed = canvas.INK if alone else colour
-            rows = level.cell == line.cell
-            if line.is_line:
-                one.plot(line.places, line.fixed, color=dashed, lw=1.0, ls=(0, (4, 2)))
-                one.plot(line.places, line.fitted, color=colour, lw=1.6)
-            else:
-                one.scatter(line.places, line.fitted, s=7, color=colour, zorder=3)
-            canvas.points(one, level.x[rows], level.y[rows], s=12, color=dashed)
-        one.set_title(level.name, fontsize="small")
+        _draw_level(one, level, found.x.dtype, alone=alone)
     if not alone:
         _name_cells(drawn, found, own=ax is None)
-    names = str(covariate_of(res, x).name), unquoted(res.endog_name)
-    _label_page(drawn, *names, own=ax is None)
+    _label_page(drawn, found.x, unquoted(res.endog_name), own=ax is None)
     if found.left_out and ax is None:
         drawn[0].figure.suptitle(found.left_out, fontsize="medium")
     return drawn
+
+
+def _draw_level(ax: Any, level: LevelFit, dtype: Any, *, alone: bool) -> None:
+    """Rows and lines of a level; ``alone``: there is one line in every panel."""
+    for line in level.lines:
+        colour = canvas.series(line.cell)["color"]
+        dashed = canvas.INK if alone else colour
+        rows, x = level.cell == line.cell, drawn_places(line.places, dtype)
+        if line.is_line:
+            ax.plot(x, line.fixed, color=dashed, lw=1.0, ls=(0, (4, 2)))
+            ax.plot(x, line.fitted, color=colour, lw=1.6)
+        else:
+            ax.scatter(x, line.fitted, s=7, color=colour, zorder=3)
+        canvas.points(ax, drawn_places(level.x[rows], dtype), level.y[rows], s=12, color=dashed)
+    ax.set_title(level.name, fontsize="small")
 
 
 def _name_cells(drawn: np.ndarray, found: Fits, *, own: bool) -> None:
@@ -306,11 +312,13 @@ def _name_cells(drawn: np.ndarray, found: Fits, *, own: bool) -> None:
     canvas.fold_legend(drawn_legend)
 
 
-def _label_page(drawn: np.ndarray, x: str, y: str, *, own: bool) -> None:
+def _label_page(drawn: np.ndarray, x: Places, y: str, *, own: bool) -> None:
     """Labels of a new figure once; of given Axes, on each."""
+    for one in drawn:
+        name_axis(one, x.name, x.dtype)
+        one.set_ylabel(y)
     if own:
-        drawn[0].figure.supxlabel(x, fontsize="medium")
+        drawn[0].figure.supxlabel(drawn[0].get_xlabel(), fontsize="medium")
         drawn[0].figure.supylabel(y, fontsize="medium")
-    else:
         for one in drawn:
-            one.set(xlabel=x, ylabel=y)
+            one.set(xlabel="", ylabel="")

@@ -13,10 +13,11 @@ from ..capabilities import require
 from ..designs.labels import factor_names
 from ..errors import DataError
 from ..inference.means.transformations import untransformed
-from ..inputs.arguments import choice, items, numbers, shown, whole_number
+from ..inputs.arguments import choice, items, shown, whole_number
 from ..inputs.matching import find, spelling
 from ..inputs.names import unquoted
 from ..tables.paper import method_name
+from .places import Places, has_places, places_of
 
 # Kinds of residuals, and what an axis calls them.
 KINDS = {
@@ -238,13 +239,15 @@ def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
                 f"{what}={shown(x)}: the variables of the fixed effects are {known}; pass the "
                 f"values, data[{x!r}]"
             )
-        return pd.Series(rows[x].to_numpy(), index=design.index, name=x)
+        return rows[x].set_axis(design.index)
     if isinstance(x, pd.Series) and x.index.is_unique and design.index.isin(x.index).all():
         return x.loc[design.index]
     values = np.asarray(items(x, what, f"{design.nobs} values are needed"), dtype=object)
     if values.shape != (design.nobs,):
         raise DataError(f"{what} has the shape {values.shape}: {design.nobs} values are needed")
-    return pd.Series(values, index=design.index, name=getattr(x, "name", None) or what)
+    found = pd.Series(values, index=design.index, name=getattr(x, "name", None) or what)
+    dated = pd.api.types.infer_dtype(values).startswith(("datetime", "timedelta"))
+    return found.infer_objects() if dated else found
 
 
 def _own_variables(design: Any) -> pd.DataFrame:
@@ -254,7 +257,7 @@ def _own_variables(design: Any) -> pd.DataFrame:
 
 
 def other_variables(res: Any, x: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Factors and covariates of the fixed effects beside one, in the rows that were used."""
+    """Factors of the fixed effects beside a variable, and places of covariates, in the rows."""
     design = require(res, "resid").design
     rows = _own_variables(design).drop(columns=x, errors="ignore")
     reference = res.basis.reference if len(rows.columns) else None
@@ -262,8 +265,9 @@ def other_variables(res: Any, x: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = (
         rows.set_axis(range(design.nobs)) if len(rows) else pd.DataFrame(index=range(design.nobs))
     )
-    factors = [n for n in rows if n in known or not pd.api.types.is_numeric_dtype(rows[n])]
-    return rows[factors], rows.drop(columns=factors)
+    factors = [n for n in rows if n in known or not has_places(rows[n].dtype)]
+    covariates = {n: places_of(rows[n], "x").values for n in rows if n not in factors}
+    return rows[factors], pd.DataFrame(covariates, index=rows.index)
 
 
 def other_effects(res: Any, factor: str, x: str) -> np.ndarray:
@@ -278,21 +282,21 @@ def other_effects(res: Any, factor: str, x: str) -> np.ndarray:
     return np.column_stack(columns) if columns else np.zeros((design.nobs, 0))
 
 
-def covariate_of(res: Any, x: Any = None, what: str = "x") -> pd.Series[float]:
-    """A numeric variable in the rows that were used; the first of the formula if none is asked."""
+def covariate_of(res: Any, x: Any = None, what: str = "x") -> Places:
+    """A covariate in the rows that were used; the first of the formula if none is asked."""
     if x is None:
-        numeric = _own_variables(require(res, "resid").design).select_dtypes("number").columns
-        if not len(numeric):
+        rows = _own_variables(require(res, "resid").design)
+        x = next((name for name in rows if has_places(rows[name].dtype)), None)
+        if x is None:
             raise DataError(f"the fixed effects have no covariate: pass {what}, data['time']")
-        x = numeric[0]
     found = variable_of(res, x, what)
-    if not pd.api.types.is_numeric_dtype(found.dtype) and isinstance(x, str):
+    if not has_places(found.dtype) and isinstance(x, str):
         instead = "draw its means, plots.interaction(lmm.emmeans(...))"
         if what == "time":
             levels = ", ".join(f"{level!r}: {i}" for i, level in enumerate(found.unique()[:2], 1))
             instead = f"pass the times of its levels, data[{x!r}].map({{{levels}, ...}})"
         raise DataError(f"{what}={shown(x)} is a factor, and numbers are needed: {instead}")
-    return pd.Series(numbers(found, what), index=found.index, name=found.name)
+    return places_of(found, what)
 
 
 def how_many(levels: Any) -> int | None:
