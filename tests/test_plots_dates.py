@@ -215,7 +215,7 @@ def test_a_date_beside_x_is_no_factor():
 
 def test_missing_dates_are_refused():
     dates = visits("seconds")["t"].where(np.arange(80) > 0)
-    with pytest.raises(lmm.DataError, match="time=.*: finite numbers are needed"):
+    with pytest.raises(lmm.DataError, match=r"time=.*: finite numbers are needed"):
         plots.variogram(fits("seconds")[0], dates)
 
 
@@ -225,3 +225,42 @@ def test_visits_of_a_residual_covariance_that_are_dates():
     data["date"] = pd.Timestamp("2024-02-01") + pd.to_timedelta(data["day"], unit="D")
     res = lmm.fit("Reaction ~ 1 + ar1(date | Subject)", data)
     alike(plots.variogram(res, "date"), plots.variogram(res, data["day"]))
+
+
+# ------------------------------------------------------------ means
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_means_at_dates_keep_their_distances(kind):
+    data = lmm.load_dataset("sleepstudy").query("Days in (0, 1, 5, 9)")
+    data["day"] = data["Days"] / 2
+    after = pd.to_timedelta(data["day"] * 86400, unit="s")
+    column = after if kind in SPANS else pd.Timestamp(0) + after
+    column = column.dt.tz_localize("UTC") if kind == "zone" else column
+    data["t"] = column.astype(COLUMNS[kind])
+    ax, over_days = (
+        plots.interaction(lmm.emmeans(lmm.fit(f"Reaction ~ factor({x}) + (1 | Subject)", data), x))
+        for x in ("t", "day")
+    )
+    alike(ax, over_days)
+    assert ax.get_xticks().tolist() == [0, 0.5, 2.5, 4.5]
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    if kind in SPANS:
+        assert ax.get_xlabel() == "t (days)" and names == ["0", "0.5", "2.5", "4.5"]
+    else:
+        dates = ["1970-01-01", "1970-01-01 12:00", "1970-01-03 12:00", "1970-01-05 12:00"]
+        zoned = [f"1970-01-0{day} 01:00" for day in "1"] + [
+            f"1970-01-0{day} 13:00" for day in "135"
+        ]
+        assert names == [f"{d}:00" if ":" in d else d for d in (zoned if kind == "zone" else dates)]
+
+
+def test_letters_stand_above_means_at_dates():
+    data = lmm.load_dataset("sleepstudy").query("Days in (0, 1, 9)")
+    data["t"] = pd.Timestamp(0) + pd.to_timedelta(data["Days"], unit="D")
+    means = lmm.emmeans(lmm.fit("Reaction ~ factor(t) + (1 | Subject)", data), "t")
+    ax = plots.interaction(means, letters=True)
+    ax.figure.canvas.draw()
+    middle = [text.get_window_extent().x0 + text.get_window_extent().width / 2 for text in ax.texts]
+    wanted = ax.transData.transform(np.column_stack([[0, 1, 9], np.full(3, 300)]))[:, 0]
+    np.testing.assert_allclose(middle, wanted, atol=1.5)

@@ -11,6 +11,7 @@ from ..errors import DataError
 from ..inputs.arguments import choice, flag, hinted, probability
 from ..inputs.matching import spelling
 from . import canvas
+from .places import drawn_places, is_of_time, name_axis, places_of, said
 from .sources import adjustments, intervals, labels_of, marginal_means, row_names, what_of
 
 # P values that have a mark on the axis of pwpp.
@@ -32,6 +33,7 @@ class Traces(NamedTuple):
     by: list[str]
     lines: dict[str, pd.DataFrame]  # place, estimate, conf_low, conf_high
     level: float  # of the limits
+    dtype: Any = None  # of dates and spans, which stand at their days
 
     @property
     def places(self) -> np.ndarray:
@@ -47,14 +49,18 @@ def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Tra
     table = means.to_frame(level=level, type=scale, output="pandas")
     ticks = list(dict.fromkeys(table[x]))
     numeric = all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in ticks)
-    table["place"] = table[x].astype(float) if numeric else table[x].map(ticks.index)
+    column, dtype = table[x].infer_objects(), None
+    if is_of_time(column.dtype):
+        table["place"], numeric, dtype = places_of(column, x).values, True, column.dtype
+    else:
+        table["place"] = column.astype(float) if numeric else column.map(ticks.index)
     names = np.array(row_names(table, by) if by else [""] * len(table))
     columns = ["place", "estimate", "conf_low", "conf_high"]
     lines = {
         str(name): table.loc[names == name, columns].astype(float).sort_values("place")
         for name in dict.fromkeys(names)
     }
-    return Traces(x, ticks, numeric, by, lines, means.level if level is None else level)
+    return Traces(x, ticks, numeric, by, lines, means.level if level is None else level, dtype)
 
 
 @hinted
@@ -75,7 +81,8 @@ def interaction(
     means : MarginalMeans
         Of :func:`lmm_jax.emmeans` or :func:`lmm_jax.emtrends`.
     x : str, optional
-        The column on the horizontal axis, the first if not given; numbers keep their distances.
+        The column on the horizontal axis, the first if not given; numbers and dates keep their
+        distances.
     level : float, optional
         Coverage of the limits, that of the means if not given.
     type : {"link", "response"}
@@ -106,24 +113,31 @@ def interaction(
     for i, (name, line) in enumerate(found.lines.items()):
         shift = step * (i - (len(found.lines) - 1) / 2)
         look = canvas.series(i)
-        ax.plot(line["place"] + shift, line["estimate"], label=name, **look, linewidth=1.5, ms=5)
-        ends = line["conf_low"], line["conf_high"]
-        ax.vlines(line["place"] + shift, *ends, color=look["color"], linewidth=1.2)
+        places, high = drawn_places(line["place"] + shift, found.dtype), line["conf_high"]
+        ax.plot(places, line["estimate"], label=name, **look, linewidth=1.5, ms=5)
+        ax.vlines(places, line["conf_low"], high, color=look["color"], linewidth=1.2)
         if written is not None:
-            for row, at in line.iterrows():
+            for letter, *top in zip(written[line.index], places, high, strict=True):
                 ax.annotate(
-                    written[row], (at["place"] + shift, at["conf_high"]), (0, 3),
-                    textcoords="offset points", ha="center", fontsize="small",
-                    color=look["color"], **canvas.over_lines(ax),
+                    letter, top, (0, 3), textcoords="offset points", ha="center",
+                    fontsize="small", color=look["color"], **canvas.over_lines(ax),
                 )  # fmt: skip
-    if not found.numeric:
-        ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
-    elif len(found.places) <= _MOST_TICKS:
-        ax.set_xticks(found.places, [f"{place:.6g}" for place in found.places])
-    ax.set(xlabel=found.x, ylabel=f"{what_of(means, type)}, {intervals(found.level)}")
+    _name_places(ax, found)
+    ax.set_ylabel(f"{what_of(means, type)}, {intervals(found.level)}")
     if found.by:
         canvas.legend(ax, ", ".join(found.by), beside=own)
     return ax
+
+
+def _name_places(ax: Any, found: Traces) -> None:
+    """The horizontal axis, with a tick for every value of it unless numbers are many."""
+    name_axis(ax, found.x, found.dtype)
+    if not found.numeric:
+        ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
+    elif len(found.places) <= _MOST_TICKS:
+        is_date = getattr(found.dtype, "kind", "") == "M"
+        names = [said(p, found.dtype) if is_date else f"{p:.6g}" for p in found.places]
+        ax.set_xticks(drawn_places(found.places, found.dtype), names)
 
 
 def _step(ax: Any, found: Traces, letters: Any) -> float:
