@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.quiver import Quiver
 
+from lmm_jax.plots import canvas
 from lmm_jax.plots.room import fold
 
 plots = lmm.plots
@@ -196,6 +197,76 @@ def test_folded_lines_are_short_and_lose_nothing():
         text = " ".join(words)
         rows = fold(text, 16).split("\n")
         assert max(map(len, rows)) <= 16 and " ".join(rows) == text
+
+
+# ------------------------------------------------------------ legends
+
+
+@cache
+def of_levels(count):
+    """A fit with a factor of some levels beside one of three, and a covariate."""
+    rng = np.random.default_rng(5)
+    rows = [(f"level number {i:02d}", h, g) for i in range(count) for h in "uvw" for g in range(3)]
+    data = pd.DataFrame(rows, columns=["f", "h", "g"])
+    data["x"], data["y"] = rng.normal(size=(2, len(data)))
+    return lmm.fit("y ~ f + h + x + (1 | g)", data)
+
+
+LINES = {
+    "interaction": lambda res, **k: plots.interaction(lmm.emmeans(res, ["h", "f"]), **k),
+    "predictions": lambda res, **k: plots.predictions(res, "x", by="f", **k),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("count", [8, 20, 30, 36, 60])
+def test_legends_of_many_lines_stand_beside_the_data(name, count):
+    ax = LINES[name](of_levels(count))
+    assert not illegible(ax)
+    frame, legend = ax.get_window_extent(), ax.get_legend().get_window_extent()
+    assert len(ax.get_legend().get_texts()) == count
+    assert legend.x0 >= frame.x1 - PIXELS and legend.height <= frame.height + PIXELS
+    assert (frame.size > np.array([2.5, 2.5]) * ax.figure.dpi).all()
+    assert (ax.figure.get_size_inches() < 16).all()
+
+
+def test_figures_are_as_tall_as_legends_of_long_names():
+    data = pd.DataFrame({"f": [f"{'a long name of a level ' * 4}{i}" for i in range(18)] * 6})
+    data["g"], data["h"] = np.repeat(np.arange(6), 18), np.repeat(["u", "v"] * 3, 18)
+    data["y"] = np.random.default_rng(6).normal(size=108)
+    ax = plots.interaction(lmm.emmeans(lmm.fit("y ~ f + h + (1 | g)", data), ["h", "f"]))
+    assert not illegible(ax)
+    assert ax.get_legend().get_window_extent().height <= ax.get_window_extent().height + PIXELS
+    assert ax.figure.get_size_inches()[1] > 4.4
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_legends_leave_given_axes_their_frame(name):
+    figure, two = plt.subplots(1, 2, layout="constrained", figsize=(9, 4))
+    LINES[name](of_levels(36), ax=two[0])
+    figure.canvas.draw()
+    assert (two[0].get_window_extent().size > [300, 300]).all()
+    assert two[0].get_legend().get_window_extent().height < two[0].get_window_extent().height
+
+
+def test_more_lines_than_a_plot_has_are_refused():
+    res = of_levels(61)
+    with pytest.raises(lmm.DataError, match=r"61 lines, one for each f, .* at=.'f': \[...\]"):
+        plots.predictions(res, "x", by="f")
+    with pytest.raises(lmm.DataError, match=r"61 lines, .* x='f', or choose levels, .*at="):
+        LINES["interaction"](res)
+    assert not plt.get_fignums()
+    few = [f"level number {i:02d}" for i in range(3)]
+    assert len(plots.predictions(res, "x", by="f", at={"f": few}).get_legend().get_texts()) == 3
+    means = lmm.emmeans(res, ["h", "f"], at={"f": few})
+    assert len(plots.interaction(means).get_legend().get_texts()) == 3
+    assert plots.interaction(lmm.emmeans(res, ["h", "f"]), x="f").get_legend()
+
+
+def test_lines_look_different():
+    looks = [canvas.series(i) for i in range(60)]
+    assert len({tuple(map(str, look.values())) for look in looks}) == 60
+    assert len({(look["color"], str(look["linestyle"])) for look in looks[:24]}) == 24
 
 
 # ------------------------------------------------------------ what is drawn where

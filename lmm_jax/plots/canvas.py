@@ -28,6 +28,10 @@ MANY = 4000
 _MOST_LABELS = 60
 # Characters of a line of a name beside an axis or in a legend; the least size of several lines.
 _WIDTH, _LEGIBLE = 44, 6.5
+# Inches of an entry of a legend, and how many have room in any frame.
+_ENTRY, _ENTRIES = 0.185, 6
+# Lines of a plot at most.
+_MOST_LINES = 60
 # Inches of a row, and of the tallest figure (an image has 65,536 dots at most).
 _ROW, _TALLEST = 0.22, 200.0
 
@@ -121,7 +125,8 @@ def series(number: int) -> dict[str, Any]:
     """Colour, dashes and marker of one of several lines."""
     return {
         "color": _COLOURS[number % len(_COLOURS)],
-        "linestyle": _DASHES[number % len(_DASHES)],
+        # every colour has every dash before two lines look alike
+        "linestyle": _DASHES[(number + number // 12) % len(_DASHES)],
         "marker": _MARKS[number % len(_MARKS)],
     }
 
@@ -191,12 +196,32 @@ def height(count: int, *, every: bool | None = None) -> float:
     return float(np.clip(1.2 + _ROW * count, 3.0, _TALLEST if every else 9.0))
 
 
-def legend(ax: Any, title: str | None = None, *, beside: bool = False) -> None:
-    """A legend without a box, where there is room or beside the Axes."""
-    where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if beside else {}
-    fold_legend(
-        ax.legend(title=title, frameon=False, fontsize="small", title_fontsize="small", **where)
-    )
+def check_lines(count: int, of: str, advice: str) -> None:
+    """Refuse more lines than a legend has and a reader can tell from each other."""
+    if count > _MOST_LINES:
+        raise DataError(
+            f"there are {count} lines, one for each {of}, and a plot has {_MOST_LINES} at most: "
+            f"{advice}"
+        )
+
+
+def legend(ax: Any, title: str | None = None, *, own: bool = False, beside: bool = False) -> None:
+    """A legend in columns that are no taller than the frame, where there is room in it.
+
+    ``beside``: beside the frame, as it is in a figure of the plot's own with many entries.
+    """
+    count, frame = len(ax.get_legend_handles_labels()[1]), ax.get_window_extent()
+    rows = max(int(frame.height / ax.figure.dpi / _ENTRY) - (title is not None), _ENTRIES)
+    look: dict[str, Any] = {"ncols": -(-count // rows), "frameon": False}
+    beside = beside or (own and count > _ENTRIES)
+    if beside:
+        look |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    else:  # over the data, where there is no room
+        look |= {"frameon": True, "framealpha": 0.7, "edgecolor": "none"}
+        look["facecolor"] = ax.get_facecolor()
+    drawn = ax.legend(title=title, fontsize="small", title_fontsize="small", **look)
+    drawn.set_in_layout(beside)  # what lies in the frame takes no room from it
+    fold_legend(drawn)
 
 
 def fold_legend(drawn: Any) -> None:

@@ -55,6 +55,8 @@ def traces_of(means: Any, x: str | None, level: float | None, scale: str) -> Tra
     else:
         table["place"] = column.astype(float) if numeric else column.map(ticks.index)
     names = np.array(row_names(table, by) if by else [""] * len(table))
+    advice = f"put it on the axis, x={by[-1]!r}, or choose levels, " if by else ""
+    canvas.check_lines(len(set(names)), ", ".join(by), f"{advice}lmm.emmeans(..., at={{...}})")
     columns = ["place", "estimate", "conf_low", "conf_high"]
     lines = {
         str(name): table.loc[names == name, columns].astype(float).sort_values("place")
@@ -146,11 +148,11 @@ def _step(ax: Any, found: Traces, letters: Any) -> float:
     At most what keeps the lines of one x apart from those of the next.
     """
     reach = float(np.ptp(found.places)) or 1.0
+    room = 0.8 * float(np.diff(found.places).min(initial=reach)) / max(len(found.lines), 1)
     if letters is None:
-        return 0.015 * reach
+        return min(0.015 * reach, room)
     points = ax.get_window_extent().width * 72.0 / ax.figure.dpi
     widest = 5.5 * max(map(len, map(str, letters))) + 4.0
-    room = 0.8 * float(np.diff(found.places).min(initial=reach)) / max(len(found.lines), 1)
     return min(max(0.015 * reach, 1.1 * reach * widest / points), room)
 
 

@@ -63,7 +63,7 @@ def power(table: Any, *, x: str | None = None, target: float = 0.8, ax: Any = No
     other = "effect" if x == "size" else "size"
     numeric = pd.api.types.is_numeric_dtype(table[x])
     ticks = list(dict.fromkeys(table[x]))
-    ax = canvas.axes(ax)
+    own, ax = ax is None, canvas.axes(ax)
     for i, (value, line) in enumerate(lines.items()):
         look = canvas.series(i)
         place = line[x].to_numpy(float) if numeric else np.array([ticks.index(v) for v in line[x]])
@@ -76,5 +76,5 @@ def power(table: Any, *, x: str | None = None, target: float = 0.8, ax: Any = No
     ax.set_ylim(0.0, 1.02)
     ax.set(xlabel=x, ylabel="Power")
     if len(lines) > 1:
-        canvas.legend(ax, other)
+        canvas.legend(ax, other, own=own)
     return ax

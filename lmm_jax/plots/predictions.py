@@ -55,6 +55,7 @@ def curves_of(
     held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
     held = {name: given_places(v, dtypes.get(name), "at") for name, v in held.items()}
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
+    canvas.check_lines(len(lines), by or "", f"choose some, at={{{by!r}: [...]}}")
     where = known.covariates[x]
     low, high = (where.low, where.high) if x not in held else _ends(held.pop(x))
     _check_held(held, known, require(res, "resid").design)
@@ -265,15 +266,15 @@ def predictions(
     """
     found = curves_of(fitted(res), x, by, at, level, flag(residuals, "residuals"), type)
     draw_new = flag(new, "new")
-    ax = canvas.axes(ax)
+    own, ax = ax is None, canvas.axes(ax)
     groups = list(dict.fromkeys(found.lines["by"]))
     for i, value in enumerate(groups):
         look = canvas.series(i)
         of = found.lines["by"].isna() if value is None else found.lines["by"] == value
-        line, own = found.lines[of], found.residuals
+        line, rows = found.lines[of], found.residuals
         if line["fit"].isna().all():
             continue  # the data do not determine it
-        rows = own if value is None else own[own["by"] == value]
+        rows = rows if value is None else rows[rows["by"] == value]
         label = None if by is None else said(value, found.dtypes.get(by))
         _draw_curve(ax, line, rows, found.dtypes.get(x), look, new=draw_new, label=label)
     on_response = type == "response"
@@ -285,7 +286,7 @@ def predictions(
     if notes:
         canvas.note(ax, "; ".join(notes))
     if by is not None:
-        canvas.legend(ax, by)
+        canvas.legend(ax, by, own=own)
     return ax
 
 

@@ -114,7 +114,7 @@ def give_room(axes: Sequence[Any], *, own: bool) -> None:
     width = _grow(figure, axes, 0, wide)
     for ax in axes:
         _fold_along(ax, width, wider=_WIDER if len(axes) == 1 else 1.0)
-    height = _grow(figure, axes, 1, tall)
+    height = _grow(figure, axes, 1, max(tall, _legend_height(axes)))
     before = _beside(axes)[0]
     for ax in axes:
         fold_text(ax.yaxis.label, height)
@@ -196,6 +196,15 @@ def _above(axes: Sequence[Any]) -> tuple[float, int]:
         below[row] += sum(note.get_window_extent().height for note in _notes(ax))
         above[row] = max(above[row], ax.title.get_window_extent().height)
     return sum(above.values()) + sum(below.values()), len(above)
+
+
+def _legend_height(axes: Sequence[Any]) -> float:
+    """Pixels that rows of frames need to be as tall as their legends."""
+    rows: dict[int, float] = defaultdict(float)
+    for ax in axes:
+        row, legend = ax.get_subplotspec().rowspan.start, ax.get_legend()
+        rows[row] = max(rows[row], legend.get_window_extent().height if legend else 0.0)
+    return sum(rows.values())
 
 
 def _fit_names(ax: Any, width: float, wider: float) -> float:
