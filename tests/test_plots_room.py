@@ -62,6 +62,21 @@ def intercepts():
 
 
 @cache
+def small():
+    """Estimates whose axes have a multiplier."""
+    data = depression().assign(BDI=lambda d: 1e-6 * d["BDI"])
+    return lmm.fit(f"BDI ~ `{ARM}` * `{WEEK}` + (1 | `{PERSON}`)", data)
+
+
+@cache
+def dated():
+    """A covariate of dates with a long name."""
+    name, data = "date of the visit to the outpatient clinic of the hospital", depression()
+    data = data.assign(**{name: pd.Timestamp(0) + pd.to_timedelta(9 * data[WEEK], unit="D")})
+    return lmm.fit(f"BDI ~ as.numeric(`{name}`) + (1 | `{PERSON}`)", data), name
+
+
+@cache
 def arms():
     return lmm.emmeans(slopes(), ARM)
 
@@ -85,7 +100,8 @@ def texts_of(ax):
         ticks += [t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
     legend = ax.get_legend()
     names = [] if legend is None else [legend.get_title(), *legend.get_texts()]
-    return [ax.title, ax.xaxis.label, ax.yaxis.label, *ticks, *names]
+    of_axes = (ax.xaxis.label, ax.yaxis.label, ax.xaxis.offsetText, ax.yaxis.offsetText)
+    return [ax.title, *of_axes, *ticks, *names]
 
 
 def illegible(drawn):
@@ -114,6 +130,8 @@ DRAWN = {
     ),
     "comparisons": lambda: plots.comparisons(arms()),
     "contrasts": lambda: plots.comparisons(arms().pairs()),
+    "curve over dates": lambda: plots.predictions(*dated()),
+    "fits over dates": lambda: plots.fits(*dated(), levels=5),
     "Dunnett": lambda: plots.comparisons(arms().contrast("trt.vs.ctrl")),
     "fits": lambda: plots.fits(slopes(), WEEK, levels=6),
     "influence": lambda: plots.influence(lmm.influence(intercepts())),
@@ -128,6 +146,10 @@ DRAWN = {
     "predictions": lambda: plots.predictions(slopes(), WEEK),
     "profile": lambda: plots.profile(lmm.profile(intercepts())),
     "quantiles": lambda: plots.qq_random_effects(slopes()),
+    "small bootstrap": lambda: plots.bootstrap(lmm.bootstrap(small(), 30, seed=1)),
+    "small coefficients": lambda: plots.coefficients(small()),
+    "small means": lambda: plots.comparisons(lmm.emmeans(small(), ARM)),
+    "small profile": lambda: plots.profile(lmm.profile(small())),
     "shrinkage": lambda: plots.shrinkage(slopes()),
     "variances": lambda: plots.variance_components(slopes()),
 }
@@ -164,6 +186,17 @@ def test_given_axes_fold_their_labels():
     plots.qq_residuals(slopes(), ax=two[0])
     assert not illegible(two)
     assert figure.get_size_inches().tolist() == [9, 4]
+
+
+def test_a_multiplier_keeps_its_place_in_given_axes():
+    _, two = plt.subplots(1, 2, layout="constrained", figsize=(8, 4))
+    for _ in range(2):  # drawing on them again moves nothing
+        plots.comparisons(lmm.emmeans(small(), ARM), ax=two[0])
+        assert not illegible(two)
+        pad = two[0].xaxis.labelpad
+        assert 8 < pad < 30
+    plots.coefficients(intercepts(), ax=two[1])
+    assert two[1].xaxis.labelpad == matplotlib.rcParams["axes.labelpad"]
 
 
 def test_names_that_have_room_are_as_they_were():

@@ -142,9 +142,23 @@ def _fold_along(ax: Any, width: float, wider: float = 1.0) -> None:
     """All that stands above and below a frame of some width, which may become so much wider."""
     width = _fit_names(ax, width, wider)
     fold_text(ax.xaxis.label, width)
+    _clear_multiplier(ax, width)
     fold_text(ax.title, width, _TITLE)
     for note in _notes(ax):
         fold_text(note, width)
+
+
+def _clear_multiplier(ax: Any, width: float) -> None:
+    """Move the label below a horizontal axis further down if it would meet the multiplier."""
+    from matplotlib import rcParams
+
+    own, pixels = ax.xaxis, ax.figure.dpi / 72
+    own.get_tightbbox()  # which writes the multiplier
+    label, multiplier = (t.get_window_extent() for t in (own.label, own.offsetText))
+    meet = label.width / 2 + multiplier.width + 72 * _BETWEEN * pixels > width / 2
+    if meet and own.offsetText.get_text() and own.label.get_text():
+        below = rcParams["axes.labelpad"] + multiplier.height / pixels
+        own.labelpad = max(own.labelpad, below)
 
 
 def _notes(ax: Any) -> list[Any]:
