@@ -79,6 +79,7 @@ def drawn(ax):
 
 def alike(first, second):
     for a, b in zip(np.ravel(first), np.ravel(second), strict=True):
+        np.testing.assert_allclose(a.get_ylim(), b.get_ylim(), rtol=TOL, atol=TOL)
         for own, other in zip(drawn(a), drawn(b), strict=True):
             np.testing.assert_allclose(own, other, rtol=TOL, atol=TOL)
 
@@ -129,10 +130,14 @@ def test_dates_are_held_and_said_as_dates():
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
-        ("seconds", "soon", "at='soon': dates or numbers of days are needed"),
+        ("seconds", "soon", "='soon': dates or numbers of days are needed"),
         ("seconds", pd.Timedelta(days=1), "dates or numbers of days"),
         ("seconds", pd.Timestamp("2024-02-01", tz="UTC"), "dates or numbers of days"),
         ("zone", START, "dates in a time zone, as of Europe/Berlin, or numbers of days"),
+        ("seconds", [1, "2024-02-01"], "dates or numbers of days are needed"),
+        ("seconds", [], "one value of t is needed, not"),
+        ("seconds", float("nan"), "finite numbers are needed"),
+        ("spans", [1.0, 2.0], "one value of t is needed, not"),
         ("spans", START, "spans of time or numbers of days"),
         ("spans", [pd.Timedelta(days=1), "soon"], "spans of time or numbers of days"),
     ],
@@ -140,6 +145,21 @@ def test_dates_are_held_and_said_as_dates():
 def test_what_is_no_date_is_refused(kind, value, message):
     with pytest.raises(lmm.DataError, match=message):
         plots.predictions(fits(kind, "x")[0], "x", at={"t": value})
+
+
+@pytest.mark.parametrize(
+    ("by", "value", "message"),
+    [
+        (None, [1, 2], "one value of day is needed"),
+        (None, "a", r"at\['day'\]='a': finite numbers"),
+        ("day", ["a"], "finite numbers are needed"),
+        ("day", [], "at has no values for 'day'"),
+        ("day", [[1, 2]], "one list"),
+    ],
+)
+def test_values_of_covariates_are_numbers(by, value, message):
+    with pytest.raises(lmm.DataError, match=message):
+        plots.predictions(fits("seconds", "x")[1], "x", by=by, at={"day": value})
 
 
 # ------------------------------------------------------------ axes
@@ -243,16 +263,22 @@ def test_means_at_dates_keep_their_distances(kind):
         for x in ("t", "day")
     )
     alike(ax, over_days)
-    assert ax.get_xticks().tolist() == [0, 0.5, 2.5, 4.5]
     names = [label.get_text() for label in ax.get_xticklabels()]
     if kind in SPANS:
+        assert ax.get_xticks().tolist() == [0, 0.5, 2.5, 4.5]
         assert ax.get_xlabel() == "t (days)" and names == ["0", "0.5", "2.5", "4.5"]
     else:
-        dates = ["1970-01-01", "1970-01-01 12:00", "1970-01-03 12:00", "1970-01-05 12:00"]
-        zoned = [f"1970-01-0{day} 01:00" for day in "1"] + [
-            f"1970-01-0{day} 13:00" for day in "135"
-        ]
-        assert names == [f"{d}:00" if ":" in d else d for d in (zoned if kind == "zone" else dates)]
+        assert names == ["Jan", *(f"0{day}" for day in (2, 3, 4, 5, 6)[: len(names) - 1])]
+
+
+def test_a_few_dates_are_named_below_their_means():
+    data = lmm.load_dataset("sleepstudy").query("Days in (0, 4, 9)")
+    data["t"] = pd.Timestamp("2024-02-01") + pd.to_timedelta(data["Days"], unit="D")
+    means = lmm.emmeans(lmm.fit("Reaction ~ factor(t) + (1 | Subject)", data), "t")
+    ax = plots.interaction(means)
+    names = ["2024-02-01", "2024-02-05", "2024-02-10"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == names
+    assert ax.get_xticks().tolist() == [19_754, 19_758, 19_763]
 
 
 def test_letters_stand_above_means_at_dates():

@@ -18,6 +18,8 @@ from .sources import adjustments, intervals, labels_of, marginal_means, row_name
 _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 # Places of a number up to which each has a tick.
 _MOST_TICKS = 12
+# Points of a letter of a date below the axis, beside what is free.
+_LETTER = 6.5
 # Distance below which two segments of pwpp would hide each other, on its axis from 0 to 1.
 _APART = 0.012
 # By how much of that axis a segment is moved at most.
@@ -136,10 +138,13 @@ def _name_places(ax: Any, found: Traces) -> None:
     name_axis(ax, found.x, found.dtype)
     if not found.numeric:
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
+    elif getattr(found.dtype, "kind", "") == "M":
+        names = [said(place, found.dtype) for place in found.places]
+        gap = np.diff(found.places).min(initial=np.inf) / (np.ptp(found.places) or 1.0)
+        if gap * ax.get_window_extent().width * 72 / ax.figure.dpi > _LETTER * max(map(len, names)):
+            ax.set_xticks(drawn_places(found.places, found.dtype), names)
     elif len(found.places) <= _MOST_TICKS:
-        is_date = getattr(found.dtype, "kind", "") == "M"
-        names = [said(p, found.dtype) if is_date else f"{p:.6g}" for p in found.places]
-        ax.set_xticks(drawn_places(found.places, found.dtype), names)
+        ax.set_xticks(found.places, [f"{place:.6g}" for place in found.places])
 
 
 def _step(ax: Any, found: Traces, letters: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,19 +55,24 @@ def places_of(column: pd.Series[Any], what: str) -> Places:
 
 
 def given_places(given: Any, dtype: Any, what: str) -> Any:
-    """What a caller says of a variable of dates or spans in days: a number, or a list of them.
+    """What a caller says of a variable as places: a number, or a list of them.
 
-    Numbers are days; what is of no such variable (``dtype`` is None) stays as it is.
+    Dates and spans, where ``dtype`` is of these, become days; numbers are days.
     """
     one = isinstance(given, str) or not np.iterable(given)
-    values = pd.Series([given] if one else list(given))
-    if dtype is None or is_numeric_dtype(values.dtype):
-        return given
+    values = pd.Series([given] if one else list(given), dtype=None if dtype else object)
+    if dtype is None or values.empty or is_numeric_dtype(values.dtype):
+        found = numbers(given if one else list(given), what)
+        if found.ndim > 1 - one:
+            raise DataError(f"{what}={shown(given)}: one list of numbers is needed")
+        return float(found) if one else found.tolist()
     dates, zone = dtype.kind == "M", getattr(dtype, "tz", None)
     called = "dates" if dates else "spans of time"
     if dates and zone is not None:
         called += f" in a time zone, as of {zone},"
     try:
+        if any(isinstance(value, Real) for value in values.astype(object)):
+            raise TypeError  # beside dates, which they might be or days
         if values.dtype.kind == "M" and (values.dt.tz is None) != (zone is None):
             raise TypeError
         days = numbers(days_of(values.astype(dtype)), what)
@@ -117,6 +123,6 @@ def date_ticks(ax: Any, zone: Any) -> None:
     ticks = dates.AutoDateLocator(tz=zone, minticks=3, maxticks=most)
     for unit, step in _LONGER_STEPS.items():
         ticks.intervald[unit] = [*ticks.intervald[unit], step]
-    ax.xaxis_date(zone)
+    # the zone is told to them alone: as a unit of the axis it would make limits anew, of lines only
     ax.xaxis.set_major_locator(ticks)
     ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(ticks, tz=zone))

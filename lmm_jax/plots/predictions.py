@@ -53,7 +53,7 @@ def curves_of(
     choice(x, "x", list(known.covariates))
     dtypes = {n: covariate.dtype for n, covariate in known.covariates.items()}
     held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
-    held = {name: given_places(v, dtypes.get(name), "at") for name, v in held.items()}
+    held |= {n: given_places(held[n], dtypes[n], f"at[{n!r}]") for n in dtypes if n in held}
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     canvas.check_lines(len(lines), by or "", f"choose some, at={{{by!r}: [...]}}")
     where = known.covariates[x]
@@ -100,6 +100,8 @@ def _check_held(held: Mapping[str, Any], known: Variables, design: Design) -> No
         if name not in read:
             names = ", ".join(dict.fromkeys(read))
             raise DataError(f"at has {shown(name)}, which new rows do not have: they have {names}")
+        if name in known.covariates and np.iterable(value):
+            raise DataError(f"at: one value of {name} is needed, not {shown(value)}")
         if name in known.factors:
             levels = pd.Index(known.factors[name])
             if find(levels, pd.Index([value], dtype=object, tupleize_cols=False), "at")[0] < 0:
@@ -135,7 +137,10 @@ def _values_of(
         raise DataError(f"by={shown(by)}: {one}the variables are {names}")
     if by in held:
         found = held.pop(by)
-        return [found] if isinstance(found, str) or not np.iterable(found) else list(found)
+        values = [found] if isinstance(found, str) or not np.iterable(found) else list(found)
+        if not values:
+            raise DataError(f"at has no values for {shown(by)}")
+        return values
     if by in known.factors:
         return list(known.factors[by])
     few = known.covariates[by].few
