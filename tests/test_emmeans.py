@@ -716,7 +716,7 @@ OATS_LOW = {
 
 @pytest.mark.parametrize("adjust", OATS_LOW)
 def test_an_adjustment_that_is_asked_for_is_of_the_limits_beside_letters_too(adjust):
-    res = lmm.fit("yld ~ Variety * Nf + (1 | Block/Variety)", lmm.load_dataset("oats"))
+    res = oats()
     found = lmm.emmeans(res, "Nf").cld(adjust=adjust)
     assert_close(found["conf_low"], OATS_LOW[adjust], 1e-5)  # lme4's optimum is looser
     assert any("Limits of level 0.95" in note for note in found.notes)

@@ -538,7 +538,7 @@ def test_rows_stay_indented_where_latex_folds_their_names():
     text = lmm.regression_table(fit, fit, show="conf_int").to_latex()
     assert "p{" in text and r"\raggedright \hangindent=2em\hspace*{1em}Intercept &" in text
     assert r"\raggedright Fixed effects &" in text
-    shown = lmm.regression_table(oats()).to_latex()
+    shown = lmm.regression_table(nitrogen()).to_latex()
     assert "p{" not in shown and r"\quad Intercept &" in shown
 
 
