@@ -52,6 +52,8 @@ V = TypeVar("V")
     "column_moments",
     "compressed",
     "compressed_by",
+    "correlated_sizes",
+    "endog_less_offset",
     "free_exog",
     "is_compressed",
     "is_related",
@@ -64,6 +66,7 @@ V = TypeVar("V")
     "related_roots",
     "response_bound",
     "response_size",
+    "row_weights",
     "sigma2",
     "source",
 )
