@@ -699,7 +699,7 @@ def test_a_term_that_another_stands_for_has_nothing_to_test():
 
 @pytest.mark.parametrize("unit", ["k", "C(f, Sum)"])
 def test_restricted_likelihoods_of_other_units_are_not_compared(unit):
-    """`|X' V^-1 X|` of REML knows the units of X: chi-square was -12.5 for 1.3."""
+    """`|X' V^-1 X|` of REML knows the units of X: chi-square -12.5 for 1.3."""
     data = samples.frame().assign(k=lambda d: 1000 * d["x"])
     small, large = ("x", "k") if unit == "k" else ("f", unit)
     fits = [lmm.fit(f"y ~ {small} + (1 | g)", data), lmm.fit(f"y ~ {large} + (x | g)", data)]

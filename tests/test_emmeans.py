@@ -770,10 +770,7 @@ def test_joint_tests_where_the_mean_less_one_has_no_logarithm():
 
 
 def test_interaction_contrasts_by_the_names_of_their_factors():
-    means = lmm.emmeans(
-        oats(),
-        ["Variety", "Nf"],
-    )
+    means = lmm.emmeans(oats(), ["Variety", "Nf"])
     listed = means.contrast(interaction=["pairwise", "consec"])
     named = means.contrast(interaction={"Nf": "consec", "Variety": "pairwise"})
     pd.testing.assert_frame_equal(named.to_frame(), listed.to_frame())

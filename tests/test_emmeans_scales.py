@@ -1,6 +1,7 @@
 """Marginal means of covariates, with offsets, and on transformed scales."""
 
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -49,9 +50,8 @@ def test_an_offset_counts_with_its_mean_until_its_variable_is_moved(at, offset):
         means = lmm.emmeans(fit, "A", at=at)
         assert_close(means.to_frame()["estimate"], other["estimate"] + shift, 1e-7)
         assert ("u = " in str(means)) == ("u" in at)
-        assert (f"The offset counts with its mean, {shift:.5g}"[:-1] in str(means)) == (
-            "u" not in at
-        )
+        note = re.search(r"The offset counts with its mean, (\S+)$", str(means), flags=re.MULTILINE)
+        assert note is None if "u" in at else abs(float(note[1]) - shift) < 1e-4
 
 
 def test_geometric_means_and_ratios():
@@ -318,8 +318,6 @@ def test_joint_tests_keep_covariates_of_any_scale(scale):
 
 
 def test_means_of_a_transformed_response_are_pickled():
-    import pickle
-
     means = lmm.emmeans(lmm.fit("log(y + 2) ~ A + x + (1 | g)", logs()), "A")
     again = pickle.loads(pickle.dumps(means))
     assert again.to_frame(type="response").equals(means.to_frame(type="response"))

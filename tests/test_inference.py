@@ -610,8 +610,7 @@ def test_terms():
 
 
 def test_a_test_shows_all_of_itself():
-    res = lmm.fit("Reaction ~ Days + (Days | Subject)", lmm.load_dataset("sleepstudy"))
-    shown = repr(res.t_test("Intercept = 250, Days = 10, Intercept + Days = 260"))
+    shown = repr(sleep().t_test("Intercept = 250, Days = 10, Intercept + Days = 260"))
     assert shown.splitlines()[-1] == "Limits of level 0.95"
     assert shown.count("Intercept + Days = 260") == 2  # the limits are below the tests
 

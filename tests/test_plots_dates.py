@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pandas as pd
 import pytest
+import samples
 
 import lmm_jax as lmm
 
@@ -290,3 +291,16 @@ def test_letters_stand_above_means_at_dates():
     middle = [text.get_window_extent().x0 + text.get_window_extent().width / 2 for text in ax.texts]
     wanted = ax.transData.transform(np.column_stack([[0, 1, 9], np.full(3, 300)]))[:, 0]
     np.testing.assert_allclose(middle, wanted, atol=1.5)
+
+
+def test_a_logical_is_no_covariate_that_nobody_asked_for():
+    data = samples.frame().assign(treated=lambda d: d["x"] > 0)
+    res = lmm.fit("y ~ treated + z + (1 | g)", data)
+    assert lmm.plots.variogram(res).get_xlabel() == "Distance in z"
+    assert lmm.plots.fits(res, levels=2)[0].get_xlabel() in ("", "z")
+
+
+def test_days_of_a_calendar_are_dates():
+    days = [one.date() for one in pd.date_range("2024-01-01", periods=len(samples.frame()))]
+    res = lmm.fit("y ~ x + (1 | g)", samples.frame())
+    assert lmm.plots.variogram(res, days).get_xlabel().endswith("(days)")

@@ -293,10 +293,14 @@ def test_weights_offsets_and_other_rows_are_told(crossed, saved):
         fits = [pickle.loads(pickle.dumps(res)) for res in fits]
     table = lmm.regression_table(*fits)
     cells = [column(table, f"({i})") for i in (1, 2, 3, 4)]
-    unnamed = "" if saved else "given"
-    assert [cell["Weights"] for cell in cells] == ["", "w", unnamed, ""]
+    assert [cell["Weights"] for cell in cells] == ["", "w", "an array", ""]
     assert [cell["Offset"] for cell in cells] == ["", "z", "z / 2", ""]
     assert "(4): Other rows than those of (1)." in table.notes
+    shuffled = lmm.fit(model, data[:290].sample(frac=1, random_state=0), reml=False)
+    turned = lmm.regression_table(
+        lmm.fit(model, data[:290], reml=False), shuffled, statistics=["nobs"]
+    )
+    assert not any("rows" in note for note in turned.notes)
     assert "Weights" not in column(lmm.regression_table(fits[0]), "(1)")
     assert not any("rows" in note for note in lmm.regression_table(*fits[:3]).notes)
 

@@ -43,7 +43,7 @@ def why_incomparable(small: Design, large: Design) -> str | None:
             "those without missing values in either"
         )
     if not small.index.equals(large.index):
-        return "they were fitted to other rows"
+        return "they were fitted to other rows, or to the same ones in another order"
     if not np.array_equal(small.endog, large.endog):
         return f"their responses {small.endog_name!r} and {large.endog_name!r} are not the same"
     if not _same(small.weights, large.weights, 1.0) or not _same(small.offset, large.offset, 0.0):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,6 +134,23 @@ def variables_of(source: FixedSource, rows: pd.DataFrame) -> Variables:
 def as_numbers(column: pd.Series[Any]) -> np.ndarray:
     """Values of a covariate, (n,): days of dates and spans, whatever the unit of their integers."""
     return days_of(column) if column.dtype.kind in "mM" else column.to_numpy(np.float64)
+
+
+def days_given(values: Sequence[Any], dtype: Any) -> np.ndarray:
+    """Dates or spans that a caller says of a covariate of this type, as days.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        What is none of these; numbers, which may be days or anything, and dates with a time zone
+        beside those without.
+    """
+    found = pd.Series(list(values))
+    zones = getattr(found.dtype, "tz", None), getattr(dtype, "tz", None)
+    mixed = found.dtype.kind == "M" and (zones[0] is None) != (zones[1] is None)
+    if mixed or any(isinstance(value, Real) for value in values):
+        raise TypeError
+    return days_of(found.astype(dtype))
 
 
 def _marginal_terms(source: FixedSource) -> tuple[dict[str, bool], ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from math import lcm
 from typing import Any, TypeVar
 
 import numpy as np
@@ -126,7 +127,7 @@ def series(number: int) -> dict[str, Any]:
     return {
         "color": _COLOURS[number % len(_COLOURS)],
         # every colour has every dash before two lines look alike
-        "linestyle": _DASHES[(number + number // 12) % len(_DASHES)],
+        "linestyle": _DASHES[(number + number // lcm(len(_COLOURS), len(_DASHES))) % len(_DASHES)],
         "marker": _MARKS[number % len(_MARKS)],
     }
 

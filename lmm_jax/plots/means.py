@@ -18,7 +18,7 @@ from .sources import adjustments, intervals, labels_of, marginal_means, row_name
 _P_MARKS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 # Places of a number up to which each has a tick.
 _MOST_TICKS = 12
-# Points of a letter of a date below the axis, beside what is free.
+# Points that a character of a date below the axis takes, with its share of the gap to the next.
 _LETTER = 6.5
 # Distance below which two segments of pwpp would hide each other, on its axis from 0 to 1.
 _APART = 0.012

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from ..designs.variables import as_numbers, days_given
 from ..errors import DataError
-from ..formulas.functions import days_of
 from ..inputs.arguments import numbers, shown
 from ..inputs.matching import spelling
 from ..reprs import plain_number
@@ -34,12 +33,12 @@ class Places(NamedTuple):
     @property
     def unit(self) -> str:
         """The name, and what differences are counted in where they are those of time."""
-        return self.name if self.dtype is None else f"{self.name} (days)"
+        return self.name if self.dtype is None else _in_days(self.name)
 
 
 def has_places(dtype: Any) -> bool:
-    """Whether values of a type stand at places: numbers, dates and spans, no labels."""
-    return bool(is_numeric_dtype(dtype)) or is_of_time(dtype)
+    """Whether values of a type stand at places: numbers, dates and spans, no labels or logicals."""
+    return bool(is_numeric_dtype(dtype) and not is_bool_dtype(dtype)) or is_of_time(dtype)
 
 
 def is_of_time(dtype: Any) -> bool:
@@ -50,7 +49,7 @@ def is_of_time(dtype: Any) -> bool:
 def places_of(column: pd.Series[Any], what: str) -> Places:
     """The places of a column."""
     dtype = column.dtype if is_of_time(column.dtype) else None
-    values = column if dtype is None else days_of(column)
+    values = column if dtype is None else as_numbers(column)
     return Places(str(column.name), numbers(values, what), dtype)
 
 
@@ -71,11 +70,7 @@ def given_places(given: Any, dtype: Any, what: str) -> Any:
     if dates and zone is not None:
         called += f" in a time zone, as of {zone},"
     try:
-        if any(isinstance(value, Real) for value in values.astype(object)):
-            raise TypeError  # beside dates, which they might be or days
-        if values.dtype.kind == "M" and (values.dt.tz is None) != (zone is None):
-            raise TypeError
-        days = numbers(days_of(values.astype(dtype)), what)
+        days = numbers(days_given(list(values), dtype), what)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{what}={shown(given)}: {called} or numbers of days are needed") from error
     return float(days[0]) if one else days.tolist()
@@ -104,14 +99,14 @@ def said(value: Any, dtype: Any = None) -> str:
 
 def name_axis(ax: Any, name: str, dtype: Any = None) -> None:
     """The horizontal axis of a variable: its name, with dates at the ticks where it is of dates."""
-    ax.set_xlabel(axis_name(name, dtype))
-    if is_of_time(dtype) and dtype.kind == "M":
+    kind = getattr(dtype, "kind", "")
+    ax.set_xlabel(_in_days(name) if kind == "m" else name)
+    if kind == "M":
         date_ticks(ax, getattr(dtype, "tz", None))
 
 
-def axis_name(name: str, dtype: Any = None) -> str:
-    """What an axis of a variable is called: spans are counted in days."""
-    return f"{name} (days)" if is_of_time(dtype) and dtype.kind == "m" else name
+def _in_days(name: str) -> str:
+    return f"{name} (days)"
 
 
 def date_ticks(ax: Any, zone: Any) -> None:

@@ -52,8 +52,7 @@ def curves_of(
         raise DataError(f"x={x!r} is a factor: draw its means, plots.interaction(lmm.emmeans(..))")
     choice(x, "x", list(known.covariates))
     dtypes = {n: covariate.dtype for n, covariate in known.covariates.items()}
-    held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
-    held |= {n: given_places(held[n], dtypes[n], f"at[{n!r}]") for n in dtypes if n in held}
+    held = _given(at, dtypes)
     lines = _values_of(known, require(res, "resid").design.source.rows, by, held)
     canvas.check_lines(len(lines), by or "", f"choose some, at={{{by!r}: [...]}}")
     where = known.covariates[x]
@@ -81,6 +80,12 @@ def curves_of(
     if not residuals:
         return Curves(table, table.iloc[:0], held, dtypes)
     return Curves(table, _partial(res, known, x, by, lines, held, scale), held, dtypes)
+
+
+def _given(at: Mapping[str, Any] | None, dtypes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that are asked for, those of covariates as places."""
+    held = {} if at is None else {unquoted(k): v for k, v in mapping(at, "at").items()}
+    return held | {n: given_places(held[n], dtypes[n], f"at[{n!r}]") for n in dtypes if n in held}
 
 
 def _all_held(

@@ -48,7 +48,7 @@ def shrinkage_of(res: Any, factor: str | None = None) -> Shrinkage:
     Z = np.column_stack([term.values[:, 0] for name, term in named if name == factor])
     mixed = res.random_effects[factor]
     y = res.resid("marginal").to_numpy() - _of_others(res, factor, at.codes)
-    w = np.ones(len(y)) if design.weights is None else np.sqrt(design.weights)
+    w = np.sqrt(design.row_weights)
     found = [_least_squares(Z[rows] * w[rows, None], y[rows] * w[rows]) for rows in at.rows]
     names = list(mixed.columns)
     deviations = not set(names) <= set(res.fe_params.index)

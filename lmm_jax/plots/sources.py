@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype
 
 from ..capabilities import require
 from ..designs.labels import factor_names
@@ -246,8 +247,10 @@ def variable_of(res: Any, x: Any, what: str = "x") -> pd.Series[Any]:
     if values.shape != (design.nobs,):
         raise DataError(f"{what} has the shape {values.shape}: {design.nobs} values are needed")
     found = pd.Series(values, index=design.index, name=getattr(x, "name", None) or what)
-    dated = pd.api.types.infer_dtype(values).startswith(("datetime", "timedelta"))
-    return found.infer_objects() if dated else found
+    kind = pd.api.types.infer_dtype(values)
+    if kind == "date":
+        return pd.to_datetime(found)
+    return found.infer_objects() if kind.startswith(("datetime", "timedelta")) else found
 
 
 def _own_variables(design: Any) -> pd.DataFrame:
@@ -266,7 +269,7 @@ def other_variables(res: Any, x: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows.set_axis(range(design.nobs)) if len(rows) else pd.DataFrame(index=range(design.nobs))
     )
     factors = [n for n in rows if n in known or not has_places(rows[n].dtype)]
-    covariates = {n: places_of(rows[n], "x").values for n in rows if n not in factors}
+    covariates = {n: places_of(rows[n], str(n)).values for n in rows if n not in factors}
     return rows[factors], pd.DataFrame(covariates, index=rows.index)
 
 
@@ -290,7 +293,7 @@ def covariate_of(res: Any, x: Any = None, what: str = "x") -> Places:
         if x is None:
             raise DataError(f"the fixed effects have no covariate: pass {what}, data['time']")
     found = variable_of(res, x, what)
-    if not has_places(found.dtype) and isinstance(x, str):
+    if isinstance(x, str) and not (has_places(found.dtype) or is_bool_dtype(found.dtype)):
         instead = "draw its means, plots.interaction(lmm.emmeans(...))"
         if what == "time":
             levels = ", ".join(f"{level!r}: {i}" for i, level in enumerate(found.unique()[:2], 1))

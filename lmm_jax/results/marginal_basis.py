@@ -63,6 +63,8 @@ def replayed(
         matrix = mat.replay(source.spec, frame, context=source.context)
     except DataError as error:
         held = fit.reference.variables.covariates
+        if not held:
+            raise
         raise DataError(
             f"on the grid of the means, where covariates ({', '.join(held)}) are at one value: "
             f"{error}; at= takes others"
@@ -79,7 +81,7 @@ def _offset(fit: Basis, frame: pd.DataFrame, moved: Set[str] | None) -> Any:
     if moved is None or not fit.reference.offsets:
         return sum(parts, fit.reference.offset)
     own = zip(parts, at_mean(fit, moved), strict=True)
-    return sum((part for part, at_mean in own if not at_mean), mean_offset(fit, moved))
+    return sum((part for part, fixed in own if not fixed), mean_offset(fit, moved))
 
 
 def at_mean(fit: Basis, moved: Set[str]) -> list[bool]:
@@ -90,4 +92,4 @@ def at_mean(fit: Basis, moved: Set[str]) -> list[bool]:
 def mean_offset(fit: Basis, moved: Set[str]) -> float:
     """The sum of the offsets that count with their mean."""
     means = zip(fit.reference.offsets, at_mean(fit, moved), strict=True)
-    return sum((mean for mean, at_mean in means if at_mean), fit.reference.offset)
+    return sum((mean for mean, fixed in means if fixed), fit.reference.offset)

@@ -175,9 +175,6 @@ def means_on(
     gap = np.hstack([gap, np.eye(len(gap))[:, open_rows]])  # no function of the rows
     at = linear_functions(L, gap, shift, fit.beta, fit.tests, fit.scale)
     labels = averaged.labels or {"1": ["overall"]}
-    notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope, asked.at)
-    if slope is None:
-        notes += _of_offset(fit, _moved(asked, grid))
     transformation = None if slope else transformation_of(fit.source.response)
     changed = not is_name(fit.source.response)
     return MarginalMeans(
@@ -198,7 +195,7 @@ def means_on(
         transformation=transformation,
         changed=fit.source.response if transformation is None and not slope and changed else "",
         response=fit.source.response,
-        notes=notes,
+        notes=_notes(fit, grid, labels, asked, weights, slope),
         output=fit.output,
     )
 
@@ -211,6 +208,14 @@ def _dated(labels: Mapping[str, list[Any]], known: Variables) -> pd.DataFrame:
         if dtype is not None and dtype.kind == "M":
             table[name] = column_of(name, labels[name], known).dt.round("s")
     return table
+
+
+def _notes(
+    fit: Basis, grid: Grid, labels: Any, asked: Asked, weights: Any, slope: _Slope | None
+) -> tuple[str, ...]:
+    """What the means are averages over, and where everything else is."""
+    notes = _averaged(grid, labels, fit, weights) + _held(grid, labels, fit, slope, asked.at)
+    return notes if slope is not None else notes + _of_offset(fit, _moved(asked, grid))
 
 
 def _averaged(grid: Grid, labels: Any, fit: Basis, weights: Any) -> tuple[str, ...]:
@@ -300,7 +305,7 @@ def _rows(fit: Basis, asked: Asked, grid: Grid, slope: _Slope | None) -> _Rows:
 
 
 def rows_of_grids(fit: Basis, grids: Sequence[Grid]) -> Iterator[_Rows]:
-    """Those of several grids: all columns of X are made anew whenever rows are read."""
+    """The rows of several grids, read together: all columns are made anew at every reading."""
     frames = [grid_frame(fit.reference.variables, grid) for grid in grids]
     ends = np.cumsum([0, *map(len, frames)])
     batch = ends[:-1] // _TOGETHER

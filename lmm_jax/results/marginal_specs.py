@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..designs.variables import Covariate, Variables
+from ..designs.variables import Covariate, Variables, days_given
 from ..errors import DataError
 from ..formulas.expressions import masked
-from ..formulas.functions import days_of
 from ..inference.means.grid import check_nested, grid_values, parents_of
 from ..inputs.arguments import choice, items, mapping, numbers, shown
 from ..inputs.matching import label_shown
@@ -102,16 +101,16 @@ def _in_days(values: list[Any], known: Covariate) -> Any:
     """Values of a covariate as numbers, where they are dates."""
     if known.dtype is None or all(isinstance(value, Real) for value in values):
         return values
-    spans, zone = known.dtype.kind == "m", getattr(known.dtype, "tz", None)
-    found, what = pd.Series(values), "span of time" if spans else "date"
-    dated = not spans and found.dtype.kind == "M"
-    if dated and (found.dt.tz is None) != (zone is None):
-        what += f" in a time zone, as of {zone}" if zone else " without a time zone, as of the fit"
-        raise DataError(f"at has {label_shown(values[0])}, which is no {what}")
     try:
-        return days_of(found.astype(known.dtype))
+        return days_given(values, known.dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"at has {label_shown(values[0])}, which is no {what}") from error
+        number = next((v for v in values if isinstance(v, Real)), values[0])
+        what, zone = "span of time", getattr(known.dtype, "tz", None)
+        if known.dtype.kind == "M":
+            dated = pd.Series(values).dtype.kind == "M"
+            apart = f" in a time zone, as of {zone}" if zone else " without a time zone"
+            what = "date" + apart * dated
+        raise DataError(f"at has {label_shown(number)}, which is no {what}") from error
 
 
 def listed(known: Variables) -> str:

@@ -21,9 +21,9 @@ from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquote
 from ..reprs import p_value
 from ..tables.cells import beside_error, decimals, digits_for, rounded
 from ..tables.page import Table, table
-from ..tables.paper import method_name as spelled
+from ..tables.paper import method_name as name_on_paper
 from .lmm import LMMResults
-from .summary import fitted_by, method_name, warnings_of
+from .summary import fitted_by, given_beside, method_name, warnings_of
 
 # What may stand in parentheses, and what the small print says of it.
 SHOWN = {
@@ -181,15 +181,14 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> 
 
 
 def _asked(res: LMMResults) -> dict[str, str]:
-    """What a model has beside its effects; "given" where it was an array without a name."""
-    source, design = getattr(res._what_is_known, "source", None), res.design
-    weights = "" if source is None else source.weights or ""
-    offset = "" if source is None else ", ".join(source.offsets)
-    if design is not None:  # of a saved fit arrays are not known
-        weights = weights or "given" * (design.weights is not None)
-        offset = offset or "given" * (design.offset is not None)
-    residual = "" if res.residual is None else str(res.residual)
-    return {"Residuals": residual, "Weights": weights, "Offset": offset}
+    """What a model has beside its effects."""
+    source, beside = getattr(res._what_is_known, "source", None), dict(given_beside(res))
+    in_formula = "" if source is None else ", ".join(source.offsets)
+    return {
+        "Residuals": "" if res.residual is None else str(res.residual),
+        "Weights": beside.get("Weights", ""),
+        "Offset": in_formula or beside.get("Offset", ""),
+    }
 
 
 def _title(fits: Mapping[str, LMMResults]) -> str:
@@ -225,7 +224,7 @@ def _elsewhere(name: str, fits: Mapping[str, LMMResults]) -> list[str]:
     own = _rows(fits[name])
     first = next(n for n, other in fits.items() if other.nobs == fits[name].nobs)
     others = _rows(fits[first])
-    same = own is None or others is None or own.equals(others)
+    same = own is None or others is None or own.difference(others).empty
     return [] if same else [f"Other rows than those of {first}."]
 
 
@@ -247,7 +246,7 @@ def _adjusted(res: LMMResults) -> list[str]:
     own, model = res.tests.cov_beta, res.estimates.cov_beta
     if robust_note(res.tests) or np.array_equal(own, model, equal_nan=True):
         return []
-    return [f"Standard errors of the fixed effects: {spelled(res.df_method)}."]
+    return [f"Standard errors of the fixed effects: {name_on_paper(res.df_method)}."]
 
 
 def _made(methods: Mapping[str, str]) -> list[str]:

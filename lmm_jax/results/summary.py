@@ -117,7 +117,7 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     if yname is None or results.formula is not None:
         yield "Formula", results.formula or f"{results.endog_name} (from arrays)"
     known = results._what_is_known
-    yield from _beside(known)
+    yield from given_beside(results)
     yield "Observations", str(results.nobs)
     if results.n_missing:
         yield "Left out", left_out(results)
@@ -138,8 +138,9 @@ def _facts_of(results: FitRecord, yname: str | None) -> Iterator[tuple[str, str]
     yield "Converged", "yes" if results.converged else "no"
 
 
-def _beside(known: Any) -> tuple[tuple[str, str], ...]:
+def given_beside(results: FitRecord) -> tuple[tuple[str, str], ...]:
     """Weights, offset and subset, as they were given beside a formula or arrays."""
+    known = results._what_is_known
     if known is not None and known.source is not None:
         beside: tuple[tuple[str, str], ...] = known.source.beside
         return beside

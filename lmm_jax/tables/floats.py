@@ -28,10 +28,9 @@ def lines_of(text: str, width: float) -> int:
     return max(ceil(len(text) / width), 1)
 
 
-def room_for_tables(size: str, title: str, notes: Sequence[str], line: int) -> int:
-    """Lines of a page that a caption and small print leave."""
-    caption = _CAPTION + lines_of(title, _CAPTION_LINE) if title else 0
-    return _PAGES[size] - caption - sum(lines_of(note, line) for note in notes) - bool(notes)
+def room_below(size: str, title: str) -> int:
+    """Lines of a page that a caption leaves."""
+    return _PAGES[size] - (_CAPTION + lines_of(title, _CAPTION_LINE) if title else 0)
 
 
 def rows_on_pages(lines: Sequence[int], room: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from .cells import Cells
-from .floats import RULES, Part, between, floats, lines_of, room_for_tables, rows_on_pages
+from .floats import RULES, Part, between, floats, lines_of, room_below, rows_on_pages
 from .text import folded_columns
 
 # Colours stay those of the page, so that dark ones are readable as well.
@@ -105,20 +105,21 @@ def latex_page(
     size = _LINES[line if room is None else min(_LINES)]
     head = r"\begin{table}[htbp]" + "\n" + rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}"
     caption = rf"\caption{{{escape_latex(_in_one_line(title))}}}" if title else ""
-    page = room_for_tables(size, title, notes, line)
+    page = room_below(size, title)
     parts = [part for table in tables for part in _latex_parts(table, line, page)]
+    parts += _small_print(notes, line)
     pages = floats(parts, page, head, caption, rf"\label{{{label}}}" if label else "")
-    pages[-1] = "\n".join([pages[-1], *_small_print(notes)])
     end = "\n" + r"\end{table}"
     return between(len(pages)).join(page + end for page in pages)
 
 
-def _small_print(notes: Sequence[str]) -> list[str]:
+def _small_print(notes: Sequence[str], line: int) -> list[Part]:
     if not notes:
         return []
-    lines = (r"\par" + "\n").join(map(escape_latex, notes))
+    texts = (r"\par" + "\n").join(map(escape_latex, notes))
     start = r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
-    return ["", r"\smallskip", start, lines, r"\end{minipage}"]
+    text = "\n".join(["", r"\smallskip", start, texts, r"\end{minipage}"])
+    return [Part(text, 1 + sum(lines_of(note, line) for note in notes), "\n")]
 
 
 def _latex_parts(table: Cells, line: int, page: int) -> Iterator[Part]:
