@@ -11,9 +11,10 @@ from ..errors import DataError
 from ..inputs.arguments import hinted
 from ..inputs.arrays import first_index, matrix, numbers, vector
 from ..inputs.names import unique
+from .assembled import assemble
 from .checks import finite_vector, optional_vector, read_sigma
 from .components import component_matrices
-from .design import Design, assemble
+from .design import Design
 from .rows import complete_rows
 from .terms import RandomTerm, TermSource, coefficient_term, component_term, factor_codes
 

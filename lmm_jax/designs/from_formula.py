@@ -19,10 +19,11 @@ from ..formulas.tokens import lex
 from ..inputs.arguments import choice, hinted, mapping, shown
 from ..inputs.frames import kind_of
 from ..layouts.group_index import function_of
+from .assembled import assemble
 from .bars import bar_terms
 from .checks import finite_vector, optional_vector, read_sigma
 from .data_frames import MISSING, as_pandas, callables, names_for
-from .design import Design, assemble
+from .design import Design
 from .fixed_source import FixedSource, named
 from .relatedness import related_terms
 from .residual_columns import residual_of_rows

@@ -12,8 +12,9 @@ import numpy as np
 from ..errors import IdentificationWarning, RankWarning
 from ..formulas import matrices as mat
 from ..formulas.right_side import part_of, right_side_of
+from .assembled import assemble
 from .checks import independent_columns
-from .design import Design, assemble
+from .design import Design
 from .fixed_source import FixedSource
 from .fixed_terms import fixed_terms, term_names
 from .from_formula import outer_group

@@ -17,9 +17,10 @@ from ..errors import DataError, FormulaError
 from ..formulas.expressions import quoted
 from ..inputs.arrays import matrix, plain
 from ..inputs.frames import kind_of
+from .assembled import assemble
 from .checks import confounded
 from .data_frames import as_pandas
-from .design import Design, assemble
+from .design import Design
 from .from_formula import design as design_of
 from .identification import row_moments
 

@@ -266,8 +266,7 @@ class MarginalMeans(EstimateTable):
         ----------
         alpha : float
         adjust : str, optional
-            Of the pairwise differences, and of the limits if it is given; by default Tukey's, and
-            none of the limits.
+            Of the pairwise differences, Tukey's if not given; given, of the limits as well.
         type : {"link", "response"}
             Scale of the estimates and limits, as in :meth:`to_frame`; means are compared on that
             of the fit.
