@@ -710,6 +710,7 @@ def test_tests_and_letters_show_how_they_were_made(options, note):
 OATS_LOW = {
     "tukey": [55.32458874, 74.82458874, 90.15792207, 99.32458874],
     "bonferroni": [55.22224119, 74.72224119, 90.05557452, 99.22224119],
+    "holm": [55.22224119, 74.72224119, 90.05557452, 99.22224119],  # Bonferroni's
     None: [62.31733698, 81.81733698, 97.15067031, 106.31733698],
 }
 
@@ -720,7 +721,11 @@ def test_an_adjustment_that_is_asked_for_is_of_the_limits_beside_letters_too(adj
     found = lmm.emmeans(res, "Nf").cld(adjust=adjust)
     assert_close(found["conf_low"], OATS_LOW[adjust], 1e-5)  # lme4's optimum is looser
     assert any("Limits of level 0.95" in note for note in found.notes)
-    assert any("Limits" in note and "adjusted" in note for note in found.notes) == bool(adjust)
+    told = {"tukey": "sidak", "bonferroni": "bonferroni", "holm": "bonferroni"}.get(adjust)
+    limits = next(note for note in found.notes if note.startswith("Limits"))
+    assert limits.endswith(
+        "0.95" if told is None else f"0.95 adjusted by {told} within each family"
+    )
 
 
 # the example of emmeans' help page of eff_size, Oats without the interaction: its printed output

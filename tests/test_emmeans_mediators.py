@@ -219,3 +219,5 @@ def test_dates_are_labels_as_they_were_given():
     assert_close(found.to_frame()["estimate"], plain.to_frame()["estimate"], 1e-8)
     held = lmm.emmeans(res, "A", at={"date": ["2020-01-03"]})
     assert "Covariates held at date = 2020-01-03\n" in str(held)
+    contrasts = found.contrast(interaction={"A": "pairwise", "date": "pairwise"}).to_frame()
+    assert "(2020-01-03) - (2020-02-01 12:00:00)" in contrasts.astype(str).to_numpy().ravel()

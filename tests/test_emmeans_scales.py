@@ -54,6 +54,16 @@ def test_an_offset_counts_with_its_mean_until_its_variable_is_moved(at, offset):
         assert note is None if "u" in at else abs(float(note[1]) - shift) < 1e-4
 
 
+def test_an_offset_of_a_factor_counts_with_its_mean_in_every_level():
+    """As in emmeans; so that averages of the levels' means are the means over them."""
+    data = logs()
+    res = lmm.fit("y ~ A * x + offset(1.0 * (A == 'a')) + (1 | g)", data)
+    plain = lmm.fit("y ~ A * x + (1 | g)", data.assign(y=data["y"] - (data["A"] == "a")))
+    found, other = (lmm.emmeans(one, "A").to_frame()["estimate"] for one in (res, plain))
+    assert_close(found, other + (data["A"] == "a").mean(), 1e-7)
+    assert_close(lmm.emmeans(res, "1").to_frame()["estimate"], [found.mean()], 1e-9)
+
+
 def test_geometric_means_and_ratios():
     result = lmm.fit("log(y) ~ A + x + (1 | g)", logs())
     means = lmm.emmeans(result, "A")

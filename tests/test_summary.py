@@ -217,3 +217,9 @@ def test_what_was_given_beside_the_formula_stands_in_the_head():
         assert facts[facts.index.isin(["Weights", "Offset", "Subset"])].to_dict() == want
     again = pickle.loads(pickle.dumps(by_name)).summary()
     assert str(again) == str(by_name.summary())
+
+
+def test_a_frame_that_was_changed_is_shown_as_it_is():
+    page = lmm.fit("y ~ x + (1 | g)", samples.frame()).summary()
+    page.tables[-1].loc["x", "estimate"] = 98.7654
+    assert "98.7654" in str(page) and "98.7654" in page.to_markdown()

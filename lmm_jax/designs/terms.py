@@ -107,13 +107,14 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
 
     Categoricals keep the order of their categories, everything else is sorted.
     """
+    name = "groups" if values.name is None else values.name
     if isinstance(values.dtype, pd.CategoricalDtype):
+        check_told_apart(values.dtype.categories, str(name))
         return _used_categories(values.array)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
         found = _integer_codes(values.to_numpy())
         if found is not None:
             return found
-    name = "groups" if values.name is None else values.name
     check_told_apart(values, str(name))
     try:
         codes, labels = pd.factorize(values, sort=True)

@@ -99,6 +99,8 @@ def weights_of(
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, np.datetime64):  # of an array of dates
+        value = pd.Timestamp(value)
     return f"{value:.15g}" if isinstance(value, float) else spelling(value)
 
 

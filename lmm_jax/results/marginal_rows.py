@@ -364,5 +364,5 @@ def _evaluated(fit: Basis, code: str, frames: tuple[pd.DataFrame, ...]) -> Itera
 
 
 def _moved(asked: Asked, grid: Grid) -> set[str]:
-    """Variables whose values are not those of the rows."""
-    return {*asked.specs, *asked.by, *map(unquoted, asked.at), *grid.predicted}
+    """Variables that stand where they were put, and not where the rows have them."""
+    return {*map(unquoted, asked.at), *grid.predicted}

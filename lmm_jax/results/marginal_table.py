@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..inference.contrasts.multiplicity import ALTERNATIVES, SIDES
+from ..inference.contrasts.stepwise import STEPWISE
 from ..inference.df.robust import robust_note
 from ..tables.page import Summary, Table, table
 
@@ -88,6 +89,8 @@ def _notes(
     if sign:
         notes.append(f"Alternative: {ALTERNATIVES[sign]}")
     how = sorted(set(means._compared(adjust, level, side=sign).adjust) - {"none"})
+    if not tests:  # limits of step-wise procedures are Bonferroni's
+        how = sorted({"bonferroni" if name in STEPWISE else name for name in how})
     of_level = f"limits of level {float(means.level if level is None else level):g}"
     what = " and ".join(["P values"] * tests + [of_level] * limits)
     if how and what:

@@ -299,6 +299,8 @@ def _why_not(one: LMMResults, other: LMMResults) -> str | None:
         return f"they were fitted to {one.nobs} and {other.nobs} rows"
     elif one.endog_name != other.endog_name:
         return f"their responses {one.endog_name!r} and {other.endog_name!r} are not the same"
+    elif any(_asked(one)[what] != _asked(other)[what] for what in ("Weights", "Offset")):
+        return "their weights or offsets are not the same"
     if one.reml != other.reml:
         return "one is by REML and the other by ML: fit all with reml=False"
     return _BY_REML if one.reml and not _equal_columns(one, other) else None

@@ -219,6 +219,8 @@ class Sheet:
 
     def _cells(self, most: int) -> Cells:
         """The strings of its first rows."""
+        if "table" in self.__dict__:  # which may have been changed
+            return self.table._cells(most)
         more = max(max(map(len, self.columns.values())) - most, 0)
         labels = (Column("", "O", self.labels[:most]),) if self.labels is not None else ()
         columns = (
