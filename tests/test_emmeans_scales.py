@@ -55,7 +55,7 @@ def test_an_offset_counts_with_its_mean_until_its_variable_is_moved(at, offset):
 
 
 def test_an_offset_of_a_factor_counts_with_its_mean_in_every_level():
-    """As in emmeans; so that averages of the levels' means are the means over them."""
+    """Averages of the levels' means are the means over them."""
     data = logs()
     res = lmm.fit("y ~ A * x + offset(1.0 * (A == 'a')) + (1 | g)", data)
     plain = lmm.fit("y ~ A * x + (1 | g)", data.assign(y=data["y"] - (data["A"] == "a")))
