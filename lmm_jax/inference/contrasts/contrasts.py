@@ -23,6 +23,9 @@ from ..record import FitRecord, relative_covariance
 from ..tails.student import f_tail
 from .multiplicity import Family, adjusted_p_values, critical_values, needs_correlation
 
+# Hypotheses up to which a repr shows all of a test, and lines of one of more.
+_FEW, _LINES = 6, 8
+
 
 @hinted
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
@@ -179,6 +182,12 @@ class ContrastResults(Shown):
 
     def _page(self) -> Summary:
         return self.summary()
+
+    def __repr__(self) -> str:
+        if len(self.c_names) <= _FEW:
+            return str(self)
+        more = f"... {len(self.c_names)} hypotheses, print() shows them all"
+        return "\n".join([*str(self).splitlines()[:_LINES], more])
 
 
 def t_test(
