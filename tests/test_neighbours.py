@@ -193,7 +193,7 @@ def test_numbers_that_are_levels_stay_what_they_are(me, unit):
     found = me.avg_comparisons(model, variables="visit")
     mean = [0.0, 0.0, 0.0, 0.0, frame["x"].mean(), frame["x"].mean()]
     names = list(res.fixed_names)
-    assert names[1:3] == [f"C(visit)[T.{unit * k}]" for k in (2, 3)] and len(names) == 6
+    assert names[1:3] == [f"C(visit)[T.{unit * k:g}]" for k in (2, 3)] and len(names) == 6
     L = np.zeros((2, 6))
     L[0, [1, 4]], L[1, [2, 5]] = [1, mean[4]], [1, mean[5]]
     test = res.t_test(L)
