@@ -125,6 +125,8 @@ NUMBERS: list[Row] = [
     ("log of a negative", lambda: fit("log(y) ~ x + (1 | g)"), DataError, "`log.y.` is NaN or infinite in"),
     ("log of zero", lambda: fit("y ~ log(x) + (1 | g)", having(x=1.0 * np.arange(N))), DataError, "NaN or infinite in 1 of 60"),
     ("ids beside a gap", lambda: fit("y ~ x + (1 | id)", having(id=2.0**53 + np.arange(N) // 6)), DataError, "'id' has labels above 2.53 as floats"),
+    ("ids as a fixed factor", lambda: fit("y ~ C(id) + (1 | g)", having(id=2.0**53 + np.arange(N) // 6)), DataError, "'id' has labels above 2.53 as floats"),
+    ("ids as components", lambda: fit("y ~ x", groups="g", vc_formula={"a": "0 + C(id)"}, data=having(id=2.0**53 + np.arange(N) // 6)), DataError, "'id' has labels above 2.53 as floats"),
     ("ids of a categorical", lambda: fit("y ~ x + (1 | id)", having(id=pd.Categorical(2.0**53 + np.arange(N) // 6))), DataError, "'id' has labels above 2.53 as floats"),
     *((f"an expression as {role}", lambda r=role: fit("y ~ x" + " + (1 | g)" * (r != "groups"), samples.to_polars(DATA), **{r: pl.col("x") > 0}), DataError, f"{role} is an expression of polars")
       for role in ("subset", "weights", "offset", "groups")),

@@ -108,14 +108,13 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
     Categoricals keep the order of their categories, everything else is sorted.
     """
     name = "groups" if values.name is None else values.name
+    check_told_apart(values, str(name))
     if isinstance(values.dtype, pd.CategoricalDtype):
-        check_told_apart(values.dtype.categories, str(name))
         return _used_categories(values.array)
     if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
         found = _integer_codes(values.to_numpy())
         if found is not None:
             return found
-    check_told_apart(values, str(name))
     try:
         codes, labels = pd.factorize(values, sort=True)
     except TypeError:  # labels of several types have no order

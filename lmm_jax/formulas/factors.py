@@ -27,6 +27,7 @@ from ..inputs.arguments import flag, is_whole, numbers, shown
 from ..inputs.arguments import names as texts
 from ..inputs.frames import read_frame
 from ..inputs.matching import find, first_shown, spelling
+from ..inputs.series import check_told_apart
 from .columns import beside
 from .levels import check_place, in_type_of, levels_of, place_of
 
@@ -197,6 +198,7 @@ def factor(
 ) -> Any:
     """Categories with their contrasts; `ordered` ones have polynomials, as in R."""
     state = {} if _state is None else _state
+    check_told_apart(getattr(x, "__wrapped__", x), getattr(x, "name", None) or "a factor")
     as_before = getattr(x, "_self_ordered", False)
     ordered = as_before if ordered is None else flag(ordered, "ordered")
     contrasts = _read(contrasts, ordered)

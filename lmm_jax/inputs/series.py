@@ -224,6 +224,8 @@ def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.Da
 def check_told_apart(labels: Any, what: str) -> None:
     """Refuse labels that are numbers which float64 makes, or may have made, equal."""
     dtype = getattr(labels, "dtype", None)
+    if isinstance(dtype, pd.CategoricalDtype):
+        labels, dtype = dtype.categories, dtype.categories.dtype
     if not isinstance(dtype, np.dtype) or dtype.kind != "f":
         return
     if dtype.itemsize > 8:
