@@ -59,12 +59,7 @@ def assemble(
     check_levels(terms)
     # arrays are their caller's: parameters are counted by them
     terms, absorbed = without_absorbed(terms, X, stay=source is None, alone=residual is None)
-    if residual is None:
-        group, n_groups = independent_groups(terms, group, n_groups)
-    else:
-        codes = [*(term.codes for term in terms), residual.rows.subject[:, None]]
-        counts = [*(term.n_levels for term in terms), residual.rows.n_subjects]
-        group, n_groups = connected_rows(codes, counts)
+    group, n_groups = _independent(terms, group, n_groups, residual)
     check_overlap(terms)
     if residual is None and sigma is None:
         check_identified(terms, y.size, X.shape[1], lambda: _confounded(terms, X, weights))
@@ -91,6 +86,17 @@ def assemble(
         sigma=sigma,
         absorbed=absorbed,
     )
+
+
+def _independent(
+    terms: Sequence[RandomTerm], group: np.ndarray, n_groups: int, residual: Residual | None
+) -> tuple[np.ndarray, int]:
+    """Groups of rows that share no random effect and no residual covariance."""
+    if residual is None:
+        return independent_groups(terms, group, n_groups)
+    codes = [*(term.codes for term in terms), residual.rows.subject[:, None]]
+    counts = [*(term.n_levels for term in terms), residual.rows.n_subjects]
+    return connected_rows(codes, counts)
 
 
 def _confounded(
