@@ -2,13 +2,13 @@
 
 import copy
 import pickle
-import time
 from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import samples
+import timings
 from helpers import assert_close
 from scipy.linalg import block_diag
 
@@ -272,16 +272,22 @@ def test_membership_and_get_work_as_in_any_mapping():
 
 
 @pytest.mark.slow
-def test_very_many_levels_take_less_than_a_second():
+def test_very_many_levels_take_less_than_their_fit():
     g = np.repeat(np.arange(120_000), 3)
     rng = np.random.default_rng(0)
     data = pd.DataFrame({"g": g, "y": rng.normal(size=120_000)[g] + rng.normal(size=g.size)})
-    result = lmm.fit("y ~ 1 + (1 | g)", data)
-    assert len(result.random_effects["g"]) == 120_000
-    start = time.process_time()
-    table = result.random_effects_cov["g"]
-    assert time.process_time() - start < 1 and table.array.shape == (120_000, 1, 1)
-    assert table[119_999].shape == (1, 1)
+
+    def fitted():
+        return lmm.fit("y ~ 1 + (1 | g)", data)
+
+    def shown(result):
+        table = result.random_effects_cov["g"]
+        assert table.array.shape == (120_000, 1, 1) and table[119_999].shape == (1, 1)
+
+    results = [fitted() for _ in range(3)]
+    assert len(results[0].random_effects["g"]) == 120_000
+    each = iter(results)
+    assert timings.ratio(lambda: shown(next(each)), fitted, turns=3) < 2  # 0.2; level by level 50
 
 
 MIXED_MODELS = {
