@@ -235,6 +235,23 @@ def test_random_effects(name):
     assert_close(res.predict(data, conditional=True), fitted, BLUP_TOL, res.sigma)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_index_knows_the_size_of_the_layout(name):
+    design = model(name)[0]
+    assert design.plan.index.size(design.exog.shape[1]) == design.compressed.layout.size()
+
+
+@pytest.mark.parametrize("name", ["islands", "slopes"])
+def test_rows_and_their_layout_end_at_one_optimum(name):
+    """Compression and fit are one call where the rows are new, two where they are compressed."""
+    make, bars, _ = DESIGNS[name]
+    at_once, apart = (lmm.design(f"y ~ x + {bars}", make()) for _ in range(2))
+    assert apart.compressed is not None and not at_once.is_compressed
+    found, expected = lmm.fit(at_once), lmm.fit(apart)
+    assert_close(found.llf, expected.llf, OPTIMUM_RTOL)
+    assert_close(found.theta, expected.theta, 1e-6, 1)
+
+
 @pytest.mark.parametrize("name", ["three"])
 def test_staged_equals_whole(name, x64):
     """Compiled steps, driven from the host, end where one loop of NumPy ends."""

@@ -15,6 +15,8 @@ from ..covariance.params import Params
 from ..designs.design import Design
 from ..errors import ConvergenceWarning, warn_user
 from ..layouts.compress import layout_of_rows
+from ..layouts.crossed.index import CrossedIndex
+from ..layouts.crossed.layout import DEAR
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import WORTH_MERGING, trim
@@ -74,11 +76,20 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
         or design.nobs > _FEW_ROWS
     ):
         return task
-    index = design.plan.index
-    if not isinstance(index, GroupIndex) or index.size(design.exog.shape[1]) >= WORTH_MERGING:
+    if not _is_minimized_as_compressed(design.plan.index, design.exog.shape[1]):
         return task
     program = partial(_compress_and_minimize, **_options(task, task.maxiter))
     return task._replace(begun=design.compressed_by(program))
+
+
+def _is_minimized_as_compressed(index: Any, p: int) -> bool:
+    """Whether nothing stands between the layout of p fixed effects and its optimum, in a program.
+
+    Neither groups that merge nor columns that move, nor steps that the host directs.
+    """
+    if isinstance(index, CrossedIndex):
+        return index.size(p) <= DEAR
+    return isinstance(index, GroupIndex) and index.size(p) < WORTH_MERGING
 
 
 @partial(compiled, static=("groups", "reml"), host=3e-6)
@@ -88,8 +99,7 @@ def _compress_and_minimize(
     layout = layout_of_rows(*rows)
     if sigma2 is not None:
         layout = replace(layout, sigma2=sigma2)
-    assert isinstance(layout, GroupedLayout)  # the caller has looked at the index
-    few = trim(layout, groups)
+    few = trim(layout, groups) if isinstance(layout, GroupedLayout) else layout
     reach = layout.ranks(), layout.within_rss()
     return layout, reach, minimize(few, reml=reml, **options)
 

@@ -48,6 +48,13 @@ class CrossedIndex(OfTerms):
         """Number of rows, rounded up."""
         return self.block.shape[0]
 
+    def size(self, p: int) -> int:
+        """Numbers in a layout of ``p`` fixed effects."""
+        widths = zip(self.crossed, self.core_widths, strict=True)
+        columns = sum(self.sizes[t] * width for t, width in widths)
+        pairs = sum(link.left.size for link in self.links)
+        return pairs + columns**2 * self.n_blocks + self.groups.size(p)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class CrossedPlan:

@@ -51,7 +51,7 @@ from .pair_sums import expected_size, room_for_sums
 # Relative standard deviations of the core's effects beyond which derivatives need all digits.
 _MODERATE = 30.0
 # Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
-_DEAR = 1 << 17
+DEAR = 1 << 17
 # Products of pairs of entries up to which many responses gain side by side, 40 by 30 levels where
 # rows differ; and numbers in the core, which lanes work off one by one: a core of 50 columns takes
 # a fifth to two fifths of the time, one of 200 as long, one of 400 more than twice as long.
@@ -156,7 +156,7 @@ class CrossedLayout(CrossedArrays):
 
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
-        return self.size() > _DEAR
+        return self.size() > DEAR
 
     def gains_by_lanes(self, *, own_rows: bool) -> bool:
         """See :meth:`Layout.gains_by_lanes`: not where arithmetic outweighs the calls of NumPy."""
