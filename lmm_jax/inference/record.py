@@ -58,6 +58,7 @@ class FitRecord(ResidualFigures):
     approximation: Approximation | None = None  # Monte Carlo standard errors; None: an exact fit
     df_methods: dict[str, DfMethod] = field(default_factory=dict)  # those that were asked for
     _subject: ClassVar[str] = "fit"
+    _made_by: ClassVar[str] = "Fitted by"  # as small print has it, before REML or ML
 
     def _is_kind(self, kind: str) -> bool:
         """Whether the fit is of a kind that some functions refuse (``capabilities.py``)."""

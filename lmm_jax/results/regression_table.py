@@ -23,7 +23,7 @@ from ..tables.cells import beside_error, decimals, digits_for, rounded
 from ..tables.page import Table, table
 from ..tables.paper import method_name as name_on_paper
 from .lmm import LMMResults
-from .summary import fitted_by, given_beside, method_name, warnings_of
+from .summary import given_beside, method_name, warnings_of
 
 # What may stand in parentheses, and what the small print says of it.
 SHOWN = {
@@ -198,7 +198,7 @@ def _title(fits: Mapping[str, LMMResults]) -> str:
 
 def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool) -> list[str]:
     """The small print: what stands in the cells, and what to know of every fit."""
-    notes = _made({name: _how(res) for name, res in fits.items()})
+    notes = _made(fits)
     if SHOWN[show]:
         notes.append(SHOWN[show].format(level=level))
     if stars:
@@ -210,13 +210,6 @@ def _notes(fits: Mapping[str, LMMResults], show: str, level: float, stars: bool)
         for name, res in fits.items()
     }
     return notes + _of_fits(told)
-
-
-def _how(res: LMMResults) -> str:
-    """How a fit was made, as its own summary says."""
-    method = res.summary().method
-    unsaid = res.penalized and method == fitted_by(res.reml)
-    return f"{method} with a penalty" if unsaid else method
 
 
 def _elsewhere(name: str, fits: Mapping[str, LMMResults]) -> list[str]:
@@ -249,13 +242,18 @@ def _adjusted(res: LMMResults) -> list[str]:
     return [f"Standard errors of the fixed effects: {name_on_paper(res.df_method)}."]
 
 
-def _made(methods: Mapping[str, str]) -> list[str]:
+def _made(fits: Mapping[str, LMMResults]) -> list[str]:
     """How all fits were made; of each where they differ."""
-    start = fitted_by(True).removesuffix(method_name(True))
-    if all(method.startswith(start) for method in methods.values()):
-        short = {name: method.removeprefix(start) for name, method in methods.items()}
-        return [_of_each(start.strip(), short)]
-    return _of_fits({name: [method] for name, method in methods.items()})
+    criteria = {name: _criterion(res) for name, res in fits.items()}
+    if all(res._made_by == LMMResults._made_by for res in fits.values()):
+        return [_of_each(LMMResults._made_by, criteria)]
+    return _of_fits({name: [f"{res._made_by} {criteria[name]}"] for name, res in fits.items()})
+
+
+def _criterion(res: LMMResults) -> str:
+    """By what a fit was made, with the penalty that other words leave unsaid."""
+    unsaid = res.penalized and res._made_by == LMMResults._made_by
+    return method_name(res.reml) + " with a penalty" * unsaid
 
 
 def _of_fits(notes: Mapping[str, Sequence[str]]) -> list[str]:

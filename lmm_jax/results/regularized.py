@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from ..tables.page import Summary
 from .effects import LevelCovariances
 from .lmm import LMMResults
 from .saving import Saved
+from .summary import method_name
 
 
 @public
@@ -45,6 +47,7 @@ class RegularizedResults(LMMResults):
     unpenalized: LMMResults
     alpha: np.ndarray
     kkt: float
+    _made_by: ClassVar[str] = "L1-penalized fixed effects, covariance by"
 
     @property
     def nonzero(self) -> pd.Series[bool]:
@@ -95,10 +98,9 @@ class RegularizedResults(LMMResults):
         level: float | None = None,
     ) -> Summary:
         """Tables of the fit; see :meth:`LMMResults.summary`."""
-        how = f"L1-penalized fixed effects, covariance by {'REML' if self.reml else 'ML'}"
-        title = f"Linear mixed model, {how}" if title is None else title
-        page = super().summary(yname, xname_fe, xname_re, title, alpha, df_method, level=level)
-        return replace(page, method=how)
+        if title is None:
+            title = f"Linear mixed model, {self._made_by} {method_name(self.reml)}"
+        return super().summary(yname, xname_fe, xname_re, title, alpha, df_method, level=level)
 
     def __repr__(self) -> str:
         n, p = int(self.nonzero.sum()), self.alpha.size

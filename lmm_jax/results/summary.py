@@ -50,7 +50,8 @@ def summarize(
     sheets += [_fixed(results, fixed, level)] if fixed else []
     how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
     notes = (*how, *warnings_of(results))
-    return Summary(title=title, sheets=tuple(sheets), notes=notes, method=fitted_by(results.reml))
+    method = f"{results._made_by} {method_name(results.reml)}"
+    return Summary(title=title, sheets=tuple(sheets), notes=notes, method=method)
 
 
 def method_name(reml: bool) -> str:
@@ -60,7 +61,7 @@ def method_name(reml: bool) -> str:
 
 def fitted_by(reml: bool) -> str:
     """The criterion, as small print has it."""
-    return f"Fitted by {method_name(reml)}"
+    return f"{FitRecord._made_by} {method_name(reml)}"
 
 
 def warnings_of(results: FitRecord) -> tuple[str, ...]:
