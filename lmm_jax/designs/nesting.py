@@ -22,6 +22,11 @@ from .residual_nesting import residual_ends, without_room
 from .term_nesting import added, spans
 from .terms import RandomTerm
 
+# Why likelihoods of two models do not compare, as far as saved results tell too.
+OTHER_ROWS = "they were fitted to {} and {} rows"
+OTHER_RESPONSE = "their responses {!r} and {!r} are not the same"
+OTHER_WEIGHTS = "their weights or offsets are not the same"
+
 
 class Difference(NamedTuple):
     """What a larger model has beyond a smaller one."""
@@ -39,16 +44,14 @@ class Difference(NamedTuple):
 def why_incomparable(small: Design, large: Design) -> str | None:
     """Why two models cannot be compared by their likelihoods; None if they can."""
     if small.nobs != large.nobs:
-        return (
-            f"they were fitted to {small.nobs} and {large.nobs} rows: fit both to the same rows, "
-            "those without missing values in either"
-        )
+        found = OTHER_ROWS.format(small.nobs, large.nobs)
+        return f"{found}: fit both to the same rows, those without missing values in either"
     if not small.index.equals(large.index):
         return "they were fitted to other rows, or to the same ones in another order"
     if not np.array_equal(small.endog, large.endog):
-        return f"their responses {small.endog_name!r} and {large.endog_name!r} are not the same"
+        return OTHER_RESPONSE.format(small.endog_name, large.endog_name)
     if not _same(small.weights, large.weights, 1.0) or not _same(small.offset, large.offset, 0.0):
-        return "their weights or offsets are not the same"
+        return OTHER_WEIGHTS
     if small.sigma != large.sigma:
         each = " and ".join("estimated" if one.sigma is None else f"{one.sigma:g} by sigma="
                             for one in (small, large))  # fmt: skip

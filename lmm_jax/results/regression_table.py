@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..designs.design import Design
-from ..designs.nesting import why_incomparable
+from ..designs.nesting import OTHER_RESPONSE, OTHER_ROWS, OTHER_WEIGHTS, why_incomparable
 from ..designs.term_nesting import restricted_alike
 from ..errors import warn_user
 from ..formulas.right_side import variables
@@ -289,19 +289,23 @@ def _variables(res: LMMResults) -> set[str]:
 def _why_not(one: LMMResults, other: LMMResults) -> str | None:
     """Why two log-likelihoods do not compare; None if they do."""
     a, b = _with_rows(one), _with_rows(other)
-    if a is not None and b is not None:
-        reason = why_incomparable(a, b)
-        if reason is not None:
-            return reason
-    elif one.nobs != other.nobs:
-        return f"they were fitted to {one.nobs} and {other.nobs} rows"
-    elif one.endog_name != other.endog_name:
-        return f"their responses {one.endog_name!r} and {other.endog_name!r} are not the same"
-    elif any(_asked(one)[what] != _asked(other)[what] for what in ("Weights", "Offset")):
-        return "their weights or offsets are not the same"
+    reason = _of_saved(one, other) if a is None or b is None else why_incomparable(a, b)
+    if reason is not None:
+        return reason
     if one.reml != other.reml:
         return "one is by REML and the other by ML: fit all with reml=False"
     return _BY_REML if one.reml and not _equal_columns(one, other) else None
+
+
+def _of_saved(one: LMMResults, other: LMMResults) -> str | None:
+    """Why two fits do not compare, as far as this is told without their rows."""
+    if one.nobs != other.nobs:
+        return OTHER_ROWS.format(one.nobs, other.nobs)
+    if one.endog_name != other.endog_name:
+        return OTHER_RESPONSE.format(one.endog_name, other.endog_name)
+    if any(_asked(one)[what] != _asked(other)[what] for what in ("Weights", "Offset")):
+        return OTHER_WEIGHTS
+    return None
 
 
 def _equal_columns(one: LMMResults, other: LMMResults) -> bool:
