@@ -11,17 +11,17 @@ import numpy as np
 from ...covariance.structures import Structure
 from ...numerics.shapes import round_up, round_up_rows
 from ...reprs import brief
-from ..group_index import LevelMap, rank_within
+from ..group_index import LevelMap
 from .index import (
     OfBuckets,
     ResidualPlan,
     ResidualRows,
+    RowPlaces,
     arm_of_groups,
     buckets_of_groups,
     check_size,
     columns_of,
     of_buckets,
-    placed,
     places_of_levels,
     rows_placed,
 )
@@ -98,58 +98,49 @@ def plan_chains(
         arm = np.arange(n_groups)
     counts = np.bincount(group, minlength=n_groups)
     bucket = buckets_of_groups(arm, counts)
-    n_buckets = int(bucket.max(initial=0)) + 1
-    position = rank_within(bucket, n_buckets)
-    maps, widths = places_of_levels(
-        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
-    )
+    inside = places_of_levels(group, codes, n_levels, structures, bucket)
     order = np.lexsort((rows.places[0], rows.subject, group))
     first = np.cumsum(counts) - counts
     place = np.arange(n) - first[group[order]]
     made = []
-    for b in range(n_buckets):
+    for b, widths in enumerate(inside.widths):
         length = round_up(int(counts[bucket == b].max(initial=1)), least=4)
         G = round_up(int((bucket == b).sum()), least=1)
-        check_size(widths[b], structures, G * length, int(counts.max(initial=0)))
+        check_size(widths, structures, G * length, int(counts.max(initial=0)))
         mine = np.flatnonzero(bucket[group[order]] == b)
-        source = np.full((G, length), n, np.int32)
-        at = position[group[order[mine]]], place[mine]
-        source[at] = order[mine]
-        own = (*widths[b], *(0 for _ in rows.structures))
-        made.append(_bucket(source, at, order[mine], codes, maps, rows, own))
+        at = inside.position[group[order[mine]]], place[mine]
+        to = RowPlaces(order[mine], at, (G, length))
+        own = (*widths, *(0 for _ in rows.structures))
+        made.append(_bucket(to, codes, inside.maps, rows, own))
     index = ChainIndex(
         **of_buckets(made, round_up_rows(n + 1), codes, structures, rows, n_components)
     )
     return ChainPlan(
         index=index,  # type: ignore[arg-type]
-        level_maps=maps,
+        level_maps=inside.maps,
         group_bucket=bucket,
-        group_position=position,
+        group_position=inside.position,
     )
 
 
 def _bucket(
-    source: np.ndarray,
-    at: tuple[np.ndarray, np.ndarray],
-    mine: np.ndarray,
+    to: RowPlaces,
     codes: Sequence[np.ndarray],
     maps: Sequence[LevelMap],
     rows: ResidualRows,
     widths: tuple[int, ...],
 ) -> ChainBucketIndex:
-    shape, arm = source.shape, int(rows.arm[mine[0]])
-    subject = placed(rows.subject, shape, at, mine, -1)
-    time = placed(rows.places[0], shape, at, mine)
-    follows = np.zeros(shape)
+    subject, time = to.put(rows.subject, -1), to.put(rows.places[0])
+    follows = np.zeros(to.shape)
     follows[:, 1:] = (subject[:, 1:] == subject[:, :-1]) & (subject[:, 1:] >= 0)
-    gaps = np.ones(shape)
+    gaps = np.ones(to.shape)
     gaps[:, 1:] = np.where(follows[:, 1:], time[:, 1:] - time[:, :-1], 1.0)
     return ChainBucketIndex(
-        rows=source,
-        columns=columns_of(codes, maps, shape, at, mine),
+        rows=to.numbers(len(rows.arm)),
+        columns=columns_of(codes, maps, to),
         follows=follows,
         gaps=gaps,
-        slopes=rows_placed(rows, shape, at, mine, by_visit=False)["slopes"],
+        slopes=rows_placed(rows, to, by_visit=False)["slopes"],
         widths=widths,
-        arm=arm,
+        arm=int(rows.arm[to.rows[0]]),
     )

@@ -16,6 +16,7 @@ from .index import (
     OfBuckets,
     ResidualPlan,
     ResidualRows,
+    RowPlaces,
     arm_of_groups,
     check_size,
     columns_of,
@@ -131,24 +132,21 @@ def plan_fields(
     grid[:, own] = largest
     fields = np.bincount(own, minlength=n_groups)
     kinds, bucket = np.unique(np.stack([arm, fields, *grid]), axis=1, return_inverse=True)
-    bucket, n_buckets = bucket.reshape(-1), kinds.shape[1]
-    position = rank_within(bucket, n_buckets)
-    maps, widths = places_of_levels(
-        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
-    )
+    bucket = bucket.reshape(-1)
+    inside = places_of_levels(group, codes, n_levels, structures, bucket)
     number = rank_within(own, n_groups)[subject]  # of a row's field within its group
     most, made = int(np.bincount(group).max(initial=0)), []
-    for b, (own_arm, M, R, C) in enumerate(kinds.T.tolist()):
+    for b, (widths, kind) in enumerate(zip(inside.widths, kinds.T.tolist(), strict=True)):
+        own_arm, M, R, C = kind
         G, mine = int((bucket == b).sum()), np.flatnonzero(bucket[group] == b)
-        check_size(widths[b], structures, G * M * R * C, most)
-        at = position[group[mine]] * M + number[mine], place[0][mine], place[1][mine]
-        source = np.full((G * M, R, C), group.size, np.int32)
-        source[at] = mine
+        check_size(widths, structures, G * M * R * C, most)
+        at = inside.position[group[mine]] * M + number[mine], place[0][mine], place[1][mine]
+        to = RowPlaces(mine, at, (G * M, R, C))
         made.append(
             FieldBucketIndex(
-                rows=source,
-                columns=columns_of(codes, maps, source.shape, at, mine),
-                widths=(*widths[b], *(0 for _ in rows.structures)),
+                rows=to.numbers(group.size),
+                columns=columns_of(codes, inside.maps, to),
+                widths=(*widths, *(0 for _ in rows.structures)),
                 arm=own_arm,
                 n_groups=G,
             )
@@ -157,7 +155,7 @@ def plan_fields(
     index = FieldIndex(**of_buckets(made, n_rows, codes, structures, rows, n_components))
     return FieldPlan(
         index=index,  # type: ignore[arg-type]
-        level_maps=maps,
+        level_maps=inside.maps,
         group_bucket=bucket,
-        group_position=position,
+        group_position=inside.position,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -70,6 +70,32 @@ class ResidualRows:
             levels=None if levels is None else np.append(levels, new.levels),  # type: ignore[arg-type]
             covariate=None if x is None else np.append(x, new.covariate),  # type: ignore[arg-type]
         )
+
+
+class RowPlaces(NamedTuple):
+    """Where the rows of a bucket go in its arrays."""
+
+    rows: np.ndarray  # (k,)
+    at: tuple[Any, ...]  # (k,) an axis
+    shape: tuple[int, ...]
+
+    def put(self, values: np.ndarray, fill: float = 0.0) -> np.ndarray:
+        """Values of all rows, (..., n): those of the bucket in their places, (..., *shape)."""
+        out = np.full((*values.shape[:-1], *self.shape), fill, values.dtype)
+        out[..., *self.at] = values[..., self.rows]
+        return out
+
+    def numbers(self, n: int) -> np.ndarray:
+        """Row at each place; n, which is none, where there is none."""
+        return self.put(np.arange(n, dtype=np.int32), n)
+
+
+class LevelPlaces(NamedTuple):
+    """Groups in their buckets, and the levels of the terms in these."""
+
+    position: np.ndarray  # (n_groups,)  of every group within its bucket
+    maps: tuple[LevelMap, ...]  # one a term
+    widths: tuple[tuple[int, ...], ...]  # levels of each term in a group, a bucket each
 
 
 @jax.tree_util.register_dataclass
@@ -176,30 +202,22 @@ def plan_residual(
     else:
         row = rank_within(group, n_groups)
         bucket = buckets_of_groups(arm, counts)
-    n_buckets = int(bucket.max(initial=0)) + 1
-    position = rank_within(bucket, n_buckets)
-    maps, widths = places_of_levels(
-        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
-    )
+    inside = places_of_levels(group, codes, n_levels, structures, bucket)
     n = group.size
     made = []
-    for b in range(n_buckets):
+    for b, widths in enumerate(inside.widths):
         mine = np.flatnonzero(bucket[group] == b)
         height = slots or max(int(counts[bucket == b].max(initial=0)), 1)
         G = round_up_tall(int((bucket == b).sum()), height)
-        at = row[mine], position[group[mine]]
-        source = np.full((height, G), n, np.int32)
-        source[at] = mine
+        to = RowPlaces(mine, (row[mine], inside.position[group[mine]]), (height, G))
         made.append(
             BucketIndex(
-                rows=source,
-                columns=columns_of(codes, maps, source.shape, at, mine),
-                subjects=None
-                if alone
-                else placed(rows.subject.astype(np.int32), source.shape, at, mine),
-                widths=(*widths[b], *(0 for _ in rows.structures)),
+                rows=to.numbers(n),
+                columns=columns_of(codes, inside.maps, to),
+                subjects=None if alone else to.put(rows.subject.astype(np.int32)),
+                widths=(*widths, *(0 for _ in rows.structures)),
                 arm=int(rows.arm[mine[0]]),
-                **rows_placed(rows, source.shape, at, mine, by_visit=slots is not None),
+                **rows_placed(rows, to, by_visit=slots is not None),
             )
         )
     index = ResidualIndex(
@@ -207,9 +225,9 @@ def plan_residual(
     )
     return ResidualPlan(
         index=index,  # type: ignore[arg-type]
-        level_maps=maps,
+        level_maps=inside.maps,
         group_bucket=bucket,
-        group_position=position,
+        group_position=inside.position,
     )
 
 
@@ -249,43 +267,27 @@ def slots_of(rows: ResidualRows, largest: int) -> int | None:
     return slots if shared and by_visit else None
 
 
-def placed(
-    values: np.ndarray, shape: tuple[int, ...], at: Any, mine: np.ndarray, fill: float = 0.0
-) -> np.ndarray:
-    """Values of some rows, (..., n), at their places, (..., *shape)."""
-    out = np.full((*values.shape[:-1], *shape), fill, values.dtype)
-    out[..., *at] = values[..., mine]
-    return out
-
-
 def columns_of(
-    codes: Sequence[np.ndarray],
-    maps: Sequence[LevelMap],
-    shape: tuple[int, ...],
-    at: Any,
-    mine: np.ndarray,
+    codes: Sequence[np.ndarray], maps: Sequence[LevelMap], to: RowPlaces
 ) -> tuple[np.ndarray, ...]:
     """First column of the level of every row, a stream each."""
     return tuple(
-        placed(maps[t].slot[column], shape, at, mine).astype(np.int32)
+        to.put(maps[t].slot[column]).astype(np.int32)
         for t, code in enumerate(codes)
         for column in code.T
     )
 
 
-def rows_placed(
-    rows: ResidualRows, shape: tuple[int, int], at: Any, mine: np.ndarray, *, by_visit: bool
-) -> dict[str, np.ndarray]:
+def rows_placed(rows: ResidualRows, to: RowPlaces, *, by_visit: bool) -> dict[str, np.ndarray]:
     """``places`` and ``slopes`` of a bucket."""
-    spread = rows.structures[int(rows.arm[mine[0]])].spread
+    spread = rows.structures[int(rows.arm[to.rows[0]])].spread
     if by_visit:
-        visits = np.arange(shape[0])[:, None]
+        visits = np.arange(to.shape[0])[:, None]
         slopes = spread.slopes(visits, None, visits.shape)
         return {"places": visits[None].astype(float), "slopes": slopes}
-    levels = None if rows.levels is None else placed(rows.levels, shape, at, mine)
-    x = None if rows.covariate is None else placed(rows.covariate, shape, at, mine, 1.0)
-    places = placed(rows.places, shape, at, mine)
-    return {"places": places, "slopes": spread.slopes(levels, x, shape)}
+    levels = None if rows.levels is None else to.put(rows.levels)
+    x = None if rows.covariate is None else to.put(rows.covariate, 1.0)
+    return {"places": to.put(rows.places), "slopes": spread.slopes(levels, x, to.shape)}
 
 
 def arm_of_groups(arm: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
@@ -364,28 +366,27 @@ def buckets_of_groups(arm: np.ndarray, *counts: np.ndarray) -> np.ndarray:
 
 def places_of_levels(
     group: np.ndarray,
-    n_groups: int,
     codes: Sequence[np.ndarray],
     n_levels: Sequence[int],
     structures: Sequence[Structure],
     bucket: np.ndarray,
-    position: np.ndarray,
-    n_buckets: int,
-) -> tuple[tuple[LevelMap, ...], list[tuple[int, ...]]]:
-    """Places of the levels of every term, and how many a group of each bucket has."""
-    sizes = term_sizes(structures)
+) -> LevelPlaces:
+    """Places of the levels of every term, groups in the buckets that are given."""
+    sizes, n_groups = term_sizes(structures), bucket.size
+    n_buckets = int(bucket.max(initial=0)) + 1
+    position = rank_within(bucket, n_buckets)
     parents = [level_parent(c, group, size) for c, size in zip(codes, n_levels, strict=True)]
-    widths = [
+    widths = tuple(
         tuple(
             int(np.bincount(parent, minlength=n_groups)[bucket == b].max(initial=0))
             for parent in parents
         )
         for b in range(n_buckets)
-    ]
+    )
     offsets = np.zeros(n_buckets, np.int64)
     maps = []
     for t, (parent, k) in enumerate(zip(parents, sizes, strict=True)):
         slot = offsets[bucket[parent]] + k * rank_within(parent, n_groups)
         maps.append(LevelMap(bucket=bucket[parent], group=position[parent], slot=slot))
         offsets += k * np.array([w[t] for w in widths], dtype=np.int64)
-    return tuple(maps), widths
+    return LevelPlaces(position, tuple(maps), widths)

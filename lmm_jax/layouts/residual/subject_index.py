@@ -16,6 +16,7 @@ from .index import (
     OfBuckets,
     ResidualPlan,
     ResidualRows,
+    RowPlaces,
     arm_of_groups,
     buckets_of_groups,
     check_dense,
@@ -103,40 +104,33 @@ def plan_subjects(
     slots = slots_of(rows, int(height.max(initial=1)))
     tall, subjects = heights_of_groups(group, n_groups, subject)
     bucket = buckets_of_groups(arm, subjects, *([] if slots else [tall]))
-    n_buckets = int(bucket.max(initial=0)) + 1
-    position = rank_within(bucket, n_buckets)
-    maps, widths = places_of_levels(
-        group, n_groups, codes, n_levels, structures, bucket, position, n_buckets
-    )
+    inside = places_of_levels(group, codes, n_levels, structures, bucket)
     row = rank_within(subject, used.size) if slots is None else rows.places[0].astype(np.int64)
     number = rank_within(own, n_groups)  # of a subject within its group
-    n = group.size
-    made = []
-    for b in range(n_buckets):
+    largest, made = int(np.bincount(group).max(initial=0)), []
+    for b, widths in enumerate(inside.widths):
         mine = np.flatnonzero(bucket[group] == b)
         d = slots or int(tall[bucket == b].max(initial=1))
         G = round_up(int((bucket == b).sum()), least=1)
         M = round_up(int(subjects[bucket == b].max(initial=1)), least=1)
-        check_size(widths[b], structures, G * M * d, int(np.bincount(group).max(initial=0)), d)
-        at = row[mine], position[group[mine]] * M + number[subject[mine]]
-        source = np.full((d, G * M), n, np.int32)
-        source[at] = mine
+        check_size(widths, structures, G * M * d, largest, d)
+        at = row[mine], inside.position[group[mine]] * M + number[subject[mine]]
+        to = RowPlaces(mine, at, (d, G * M))
         made.append(
             SubjectBucketIndex(
-                rows=source,
-                columns=columns_of(codes, maps, source.shape, at, mine),
-                widths=(*widths[b], *(0 for _ in rows.structures)),
+                rows=to.numbers(group.size),
+                columns=columns_of(codes, inside.maps, to),
+                widths=(*widths, *(0 for _ in rows.structures)),
                 arm=int(rows.arm[mine[0]]),
                 n_groups=G,
-                **rows_placed(rows, source.shape, at, mine, by_visit=slots is not None),
+                **rows_placed(rows, to, by_visit=slots is not None),
             )
         )
-    index = SubjectIndex(
-        **of_buckets(made, round_up_rows(n + 1, n_groups), codes, structures, rows, n_components)
-    )
+    n_rows = round_up_rows(group.size + 1, n_groups)
+    index = SubjectIndex(**of_buckets(made, n_rows, codes, structures, rows, n_components))
     return SubjectPlan(
         index=index,  # type: ignore[arg-type]
-        level_maps=maps,
+        level_maps=inside.maps,
         group_bucket=bucket,
-        group_position=position,
+        group_position=inside.position,
     )
