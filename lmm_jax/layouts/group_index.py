@@ -165,9 +165,7 @@ def plan_groups(
     streams = stream_terms(codes)
     columns = [c[:, s] for c in codes for s in range(c.shape[1])]
     levels = tuple(
-        _table(
-            column, np.arange(n_levels[t]), np.arange(n_levels[t]), maps[t], maps[t], padded, rows
-        )
+        _level_table(column, maps[t], padded, rows)
         for t, column in zip(streams, columns, strict=True)
     )
     index = GroupIndex(
@@ -242,6 +240,14 @@ def _buckets(counts: Sequence[np.ndarray], sizes: Sequence[int], n_groups: int) 
     octave = np.ceil(np.log2(np.maximum(width, 1))).astype(np.int64)
     octave = np.maximum(octave, octave.max() - (MAX_BUCKETS - 1))
     return np.unique(octave, return_inverse=True)[1].astype(np.int64)
+
+
+def _level_table(
+    levels: np.ndarray, level_map: LevelMap, padded: tuple[int, ...], rows: int
+) -> Table:
+    """The table of a stream alone: its cells are the levels."""
+    every = np.arange(level_map.group.size)
+    return _table(levels, every, every, level_map, level_map, padded, rows)
 
 
 def _table(

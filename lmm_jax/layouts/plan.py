@@ -8,7 +8,7 @@ elimination, sub-group by sub-group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,15 +153,9 @@ def plan_layout(
         The dense core would not fit into memory.
     """
     if residual is not None:
-        given = group, n_groups, codes, n_levels, structures, residual, n_components
-        plan_rows, how = plan_residual, ""
-        if takes_chains(group, n_groups, residual, random_effects=bool(codes)):
-            plan_rows, how = plan_chains, ", row after row"
-        elif not traceable and takes_fields(group, residual):
-            plan_rows, how = plan_fields, ", field by field"
-        elif takes_subjects(group, n_groups, codes, term_sizes(structures), residual):
-            plan_rows, how = plan_subjects, ", subject after subject"
-        return plan_rows(*given), LayoutInfo(
+        plan_rows, how = _of_residuals(group, n_groups, codes, structures, residual, traceable)
+        plan = plan_rows(group, n_groups, codes, n_levels, structures, residual, n_components)
+        return plan, LayoutInfo(
             kind="residual", eliminated=tuple(labels), core=(), n_groups=n_groups,
             core_size=0, n_blocks=0, reason=f"residuals have a covariance of their own{how}",
         )  # fmt: skip
@@ -198,6 +192,24 @@ def plan_layout(
         n_blocks=crossed.n_blocks,
         reason=reason,
     )
+
+
+def _of_residuals(
+    group: np.ndarray,
+    n_groups: int,
+    codes: Sequence[np.ndarray],
+    structures: Sequence[Structure],
+    residual: ResidualRows,
+    traceable: bool,
+) -> tuple[Callable[..., GroupPlan], str]:
+    """Who plans the rows of a residual covariance, and how these are worked off, in words."""
+    if takes_chains(group, n_groups, residual, random_effects=bool(codes)):
+        return plan_chains, ", row after row"
+    if not traceable and takes_fields(group, residual):
+        return plan_fields, ", field by field"
+    if takes_subjects(group, n_groups, codes, term_sizes(structures), residual):
+        return plan_subjects, ", subject after subject"
+    return plan_residual, ""
 
 
 class _Core(NamedTuple):
