@@ -69,14 +69,9 @@ def _merged(bucket: ChainBucket) -> ChainBucket:
         columns = 2 * w if follows[kind] else w
         dense = np.zeros((G, int(largest[kind]), columns))
         dense[g, rank[g, i]] = rows[g, :columns, i]
+        few, number = _merged_kind(dense, members[:, kind], size)
         own = np.zeros((G, 2 * w, size))
-        if size < largest[kind]:
-            dense = _triangles(dense)
-            number = np.zeros((G, size))
-            number[:, 0] = members[:, kind]
-        else:
-            number = (np.arange(size) < members[:, kind, None]).astype(float)
-        own[:, :columns, : dense.shape[1]] = np.swapaxes(dense, 1, 2)
+        own[:, :columns, : few.shape[1]] = np.swapaxes(few, 1, 2)
         parts.append(own)
         counts.append(number)
     links, at = np.concatenate(parts, axis=2), np.repeat(found.first, sizes)
@@ -92,6 +87,25 @@ def _merged(bucket: ChainBucket) -> ChainBucket:
         **{name: shared(getattr(bucket, name)) for name in _OF_KINDS},
     )
     return replace(bucket, in_order=False, **arrays)
+
+
+def _merged_kind(rows: np.ndarray, members: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``size`` rows that stand for those of a kind, and links that each counts for.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (G, n, k)
+        Zeros behind the links that a group has.
+    members : ndarray of int, shape (G,)
+        How many these are.
+    size : int
+        n where nothing is to be merged.
+    """
+    if size == rows.shape[1]:
+        return rows, (np.arange(size) < members[:, None]).astype(float)
+    counts = np.zeros((len(rows), size))
+    counts[:, 0] = members
+    return _triangles(rows), counts
 
 
 def _kinds(bucket: ChainBucket) -> _Kinds | None:
