@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConvergenceWarning, FormulaError, warn_user
 from ..formulas.parse import parse, parse_residual
-from ..formulas.residual import OF_VISITS, with_correlation
+from ..formulas.residual import OF_VISITS, ResidualTerm, with_correlation
 from ..inputs.arguments import choice, flag, hinted, instance, items
 from ..results.lmm import LMMResults
 from .fit import fit
@@ -97,15 +97,7 @@ def mmrm(
         reml=reml, df_method=df_method, weights=weights, offset=offset, missing=missing,
         subset=subset, context=context,
     )  # fmt: skip
-    known = [name for name in OF_VISITS if name != "arma"]  # which would need its orders
-    names = [choice(name, "fallback", known) for name in items(fallback, "fallback")]
-    if names and term.in_space:
-        raise FormulaError(
-            f"fallback= has structures over visits, and {term.text} is one over times or "
-            "coordinates",
-            term.text,
-        )
-    spelled = [term.text, *(with_correlation(term, name) for name in names)]
+    spelled = [term.text, *_instead(term, fallback)]
     for i, text in enumerate(spelled):
         last = i + 1 == len(spelled)
         with warnings.catch_warnings():
@@ -122,3 +114,16 @@ def mmrm(
             ConvergenceWarning,
         )
     return res
+
+
+def _instead(term: ResidualTerm, fallback: Sequence[str]) -> list[str]:
+    """Covariances to try in the place of one, as formulas have them."""
+    known = [name for name in OF_VISITS if name != "arma"]  # which would need its orders
+    names = [choice(name, "fallback", known) for name in items(fallback, "fallback")]
+    if names and term.in_space:
+        raise FormulaError(
+            f"fallback= has structures over visits, and {term.text} is one over times or "
+            "coordinates",
+            term.text,
+        )
+    return [with_correlation(term, name) for name in names]

@@ -72,14 +72,7 @@ def from_arrow(table: Any, schema: Schema, kind: type[Sums]) -> Sums:
 
 def _part(table: Any, about: np.ndarray, schema: Schema, kind: type[Sums]) -> Sums:
     """Sums from the rows of one part."""
-    known = json.loads(table[_ROWS][0].as_py())
-    if known["schema"] != schema.fingerprint:
-        raise DataError("the table was made with another schema")
-    if known["length"] != len(table):
-        raise DataError(
-            f"the table has {len(table)} rows of a part that had {known['length']}, or they are in "
-            "another order: pass all of them as to_arrow gave them"
-        )
+    known = _known(table, schema)
     labels = [
         in_order(*_index(table[e]), schema.levels.get(e), e.strip("`")) for e in schema.groups
     ]
@@ -92,11 +85,10 @@ def _part(table: Any, about: np.ndarray, schema: Schema, kind: type[Sums]) -> Su
         column = table[_SUMS].take(at).combine_chunks()
         return np.array(column.flatten().to_numpy()).reshape(len(at), *shape)
 
-    products = [
-        rows(":".join(key), K, K + p + 1)
-        for key, K in zip(schema.factors, schema.widths(), strict=True)
-    ]
     widths = schema.widths()
+    products = [
+        rows(":".join(key), K, K + p + 1) for key, K in zip(schema.factors, widths, strict=True)
+    ]
     m = link_columns(widths)
     sizes = [len(found) for _, found in labels]
     if m:
@@ -118,6 +110,19 @@ def _part(table: Any, about: np.ndarray, schema: Schema, kind: type[Sums]) -> Su
         gaps=known["gaps"],
         seen={name: np.array(seen, bool) for name, seen in known["seen"].items()},
     )
+
+
+def _known(table: Any, schema: Schema) -> dict[str, Any]:
+    """What a part knows of all of its rows, none of which are missing."""
+    known: dict[str, Any] = json.loads(table[_ROWS][0].as_py())
+    if known["schema"] != schema.fingerprint:
+        raise DataError("the table was made with another schema")
+    if known["length"] != len(table):
+        raise DataError(
+            f"the table has {len(table)} rows of a part that had {known['length']}, or they are in "
+            "another order: pass all of them as to_arrow gave them"
+        )
+    return known
 
 
 def _index(column: Any) -> tuple[np.ndarray, pd.Index[Any]]:
