@@ -44,6 +44,21 @@ class CellTable(NamedTuple):
     gaps: dict[str, int]
 
 
+class _Numbered(NamedTuple):
+    """Different rows of labels, and which of them every cell has."""
+
+    n: int
+    of: np.ndarray  # (C,)
+
+
+class _Products(NamedTuple):
+    """Products of the columns of Z, X and y, as :class:`RowSums` has them."""
+
+    products: tuple[np.ndarray, ...]  # (L, K, K + p + 1) a factor
+    links: np.ndarray  # (cells, ...)
+    gram: np.ndarray  # (p + 1, p + 1)
+
+
 def sums_of_cells(table: CellTable, schema: Schema) -> RowSums:
     """Sums over the rows of all cells."""
     if table.gaps and schema.missing != "drop":
@@ -58,43 +73,54 @@ def sums_of_cells(table: CellTable, schema: Schema) -> RowSums:
     codes, labels = zip(*(reader.labels(e, table.keys) for e in schema.groups), strict=True)
     sizes = [len(found) for found in labels]
     cells, number = distinct_rows(np.stack(codes, axis=1), sizes)
-    widths, p = schema.widths(), len(schema.names)
-    ends = np.cumsum([0, *widths])
     levels = []
     for key in schema.factors:
         at = [schema.groups.index(e) for e in key]
         rows, level = distinct_rows(cells[:, at], [sizes[i] for i in at])
-        levels.append((len(rows), level[number]))
-    products = [np.zeros((n, K, K + p + 1)) for (n, _), K in zip(levels, widths, strict=True)]
-    links = np.zeros((len(cells), link_columns(widths)))
-    gram = np.zeros((p + 1, p + 1))
-    combos, combo = _combinations(table, schema)
-    parts, maps = _maps(table, schema, reader, combos)
-    places = np.array([[table.products.index(tuple(sorted(a + b))) for b in parts] for a in parts])
-    for start in range(0, len(number), _CHUNK):
-        some = slice(start, start + _CHUNK)
-        A = maps[0] if len(maps) == 1 else maps[combo[some]]
-        found = A @ table.sums[some][:, places] @ np.swapaxes(A, -1, -2)
-        gram += found[:, ends[-1] :, ends[-1] :].sum(axis=0)
-        for f, (_, level) in enumerate(levels):
-            own = slice(ends[f], ends[f + 1])
-            block = np.concatenate([found[:, own, own], found[:, own, ends[-1] :]], axis=2)
-            _add_rows(products[f], level[some], block)
-        if links.size:
-            _add_rows(links, number[some], _linked(found, ends))
+        levels.append(_Numbered(len(rows), level[number]))
     return RowSums(
         schema=schema,
         labels=labels,
         cells=cells,
-        links=links,
-        products=tuple(products),
-        gram=gram,
+        **_products(table, schema, reader, _Numbered(len(cells), number), levels)._asdict(),
         n_rows=int(table.n_rows.sum()),
         log_weights=table.log_weights,
         n_missing=table.n_missing,
         gaps=table.gaps,
         seen=seen_categories(table.keys, schema),
     )
+
+
+def _products(
+    table: CellTable,
+    schema: Schema,
+    reader: BatchReader,
+    cells: _Numbered,
+    levels: Sequence[_Numbered],
+) -> _Products:
+    """Products of the columns, added up by cell of the sums and by level of every factor."""
+    widths, p = schema.widths(), len(schema.names)
+    ends = np.cumsum([0, *widths])
+    products = tuple(
+        np.zeros((level.n, K, K + p + 1)) for level, K in zip(levels, widths, strict=True)
+    )
+    links = np.zeros((cells.n, link_columns(widths)))
+    gram = np.zeros((p + 1, p + 1))
+    combos, combo = _combinations(table, schema)
+    parts, maps = _maps(table, schema, reader, combos)
+    places = np.array([[table.products.index(tuple(sorted(a + b))) for b in parts] for a in parts])
+    for start in range(0, len(cells.of), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        A = maps[0] if len(maps) == 1 else maps[combo[some]]
+        found = A @ table.sums[some][:, places] @ np.swapaxes(A, -1, -2)
+        gram += found[:, ends[-1] :, ends[-1] :].sum(axis=0)
+        for f, level in enumerate(levels):
+            own = slice(ends[f], ends[f + 1])
+            block = np.concatenate([found[:, own, own], found[:, own, ends[-1] :]], axis=2)
+            _add_rows(products[f], level.of[some], block)
+        if links.size:
+            _add_rows(links, cells.of[some], _linked(found, ends))
+    return _Products(products, links, gram)
 
 
 def _check(table: CellTable) -> None:
