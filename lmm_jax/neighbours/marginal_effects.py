@@ -36,11 +36,20 @@ def marginal_model(res: Any, df: float | None) -> Any:
         import polars as pl
         from marginaleffects.classes import ModelAbstract, ModelVault
 
+    model = _model_class(res, quantiles, ModelAbstract, pl)(res, ModelVault(**_vault(res, pl)))
+    rows, texts = res.basis.rows, texts_of(res)
+    for name in factors_of(res):
+        if name not in texts and rows[name].dtype.kind != "b":
+            model.set_variable_type(name, "character")  # numbers that are levels
+    return model
+
+
+def _model_class(res: Any, quantiles: float, base: Any, pl: Any) -> Any:
+    """The model of a fit; which class is its base is known where the package is imported."""
     rows, texts = res.basis.rows, texts_of(res)
     has_offset = bool(res.design.source.offsets)
-    response = unique([*rows.columns, res.endog_name])[-1]
 
-    class MixedModel(ModelAbstract):  # type: ignore[misc]
+    class MixedModel(base):  # type: ignore[misc]
         """``x' beta`` and the offset of rows that the formula of the fit reads."""
 
         df_resid = quantiles
@@ -74,23 +83,23 @@ def marginal_model(res: Any, df: float | None) -> Any:
             linear = {"model_type": "linear", "family": None, "link": None}
             return "an offset" if has_offset else linear
 
+    return MixedModel
+
+
+def _vault(res: Any, pl: Any) -> dict[str, Any]:
+    """What the package keeps of a fit: coefficients, and the rows with their response."""
+    rows, texts = res.basis.rows, texts_of(res)
+    response = unique([*rows.columns, res.endog_name])[-1]
     columns = {name: _column(pl, rows[name], texts.get(name)) for name in rows.columns}
-    model = MixedModel(
-        res,
-        ModelVault(
-            coef=res.fe_params.to_numpy(),
-            coefnames=np.array(res.fixed_names),
-            # as text it would be read by the rules of formulaic alone
-            formula=lambda newdata: (None, None),
-            modeldata=pl.DataFrame({response: res.design.endog, **columns}),
-            variable_names=[response, *rows.columns],
-            package="lmm_jax",
-        ),
+    return dict(
+        coef=res.fe_params.to_numpy(),
+        coefnames=np.array(res.fixed_names),
+        # as text it would be read by the rules of formulaic alone
+        formula=lambda newdata: (None, None),
+        modeldata=pl.DataFrame({response: res.design.endog, **columns}),
+        variable_names=[response, *rows.columns],
+        package="lmm_jax",
     )
-    for name in factors_of(res):
-        if name not in texts and rows[name].dtype.kind != "b":
-            model.set_variable_type(name, "character")  # numbers that are levels
-    return model
 
 
 def factors_of(res: Any) -> Mapping[str, pd.Index[Any]]:
