@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
+from ..covariance.structures import Structure
 from ..numerics.blocks import AnyMatrix
 from ..numerics.shapes import round_up
 from .buckets import Bucket
@@ -122,6 +123,32 @@ def core_layout(
         ", ".join(labels[t] for t in inside),
     )
     at, basis = _reach(rows, terms, turned, core, group)
+    layout = _layout(rows, at, core, turned, structures, n_components)
+    level_maps, bases = core.maps(len(layout.buckets)), [term.basis for term in core.terms]
+    if turned is not None:
+        level_maps.insert(turned, rotated_map(at.sigma.size))
+        bases.insert(turned, basis)
+    return RelatedParts(
+        layout=layout,
+        bases=tuple(bases),
+        level_maps=tuple(level_maps),
+        few_groups=(),
+        eliminated=layout.eliminated,
+        core_size=int(np.bincount(core.block).max()),
+        n_blocks=core.shape[1],
+    )
+
+
+def _layout(
+    rows: ScaledColumns,
+    at: _Reach,
+    core: CoreColumns,
+    turned: int | None,
+    structures: tuple[Structure, ...],
+    n_components: int,
+) -> CrossedLayout:
+    """The core, behind the groups of one row that the rotated term has."""
+    inside = [t for t in range(len(structures)) if t != turned]
     squares: Any = core.products()  # arrays of NumPy, where layouts say Array
     at, held, step = _measured(at, core, squares if turned is None else squares - core.square(at.d))
     buckets: tuple[Bucket, ...] = ()
@@ -133,7 +160,7 @@ def core_layout(
     maps = maps_back(
         rows.weights, rows.frame, rows.whiteners, step[:, None], structures, n_components
     )
-    layout = CrossedLayout(
+    return CrossedLayout(
         buckets=buckets,
         S0=at.left.T @ at.left,
         links=links,
@@ -152,19 +179,6 @@ def core_layout(
         eliminated=eliminated,
         crossed=tuple(inside),
         **one_response(maps),
-    )
-    found = dict(zip(inside, core.maps(len(buckets)), strict=True))
-    bases = dict(zip(inside, (term.basis for term in core.terms), strict=True))
-    if turned is not None:
-        found[turned], bases[turned] = rotated_map(at.sigma.size), basis
-    return RelatedParts(
-        layout=layout,
-        bases=tuple(bases[t] for t in range(len(terms))),
-        level_maps=tuple(found[t] for t in range(len(terms))),
-        few_groups=(),
-        eliminated=layout.eliminated,
-        core_size=int(np.bincount(core.block).max()),
-        n_blocks=core.shape[1],
     )
 
 
