@@ -72,24 +72,14 @@ def residual_of_rows(
     subject, subjects = _subjects(term, arm, data, context, state)
     n_subjects = int(subject.max(initial=-1)) + 1
     places = _places(term, subject, n_subjects, data, context, state)
-    kind = _CORRELATIONS[term.correlation]
     levels, strata, x = _spread_of(term, places, data, context, state)
     names = strata if strata is not None else places.visits if term.spread == "visits" else None
     labels = tuple(spelled(names)) if names is not None else ()
     if term.correlation:
         _check_repeats(term, subject, subjects, places)
     at, options = _in_units(term, places, subject)
-    counts = np.bincount(subject, minlength=n_subjects)
-    structures = tuple(
-        ResidualStructure(
-            correlation=kind(width=_width(counts, arm, subject, a), **options),
-            spread=Spread(levels=labels, of=term.of, anchored=a == 0),
-            arm=None if arms is None else spelled(arms)[a],
-        )
-        for a in range(1 if arms is None else len(arms))
-    )
     rows = ResidualRows(
-        structures=structures,
+        structures=_structures(term, labels, options, subject, arm, arms),
         arm=np.zeros(n, np.int64) if arms is None else arm,
         subject=subject,
         n_subjects=n_subjects,
@@ -108,6 +98,26 @@ def residual_of_rows(
         strata=strata,
         visit_places=_visit_places(places.codes, at),
         state=state,
+    )
+
+
+def _structures(
+    term: ResidualTerm,
+    labels: tuple[str, ...],
+    options: Mapping[str, Any],
+    subject: np.ndarray,
+    arm: np.ndarray,
+    arms: pd.Index[Any] | None,
+) -> tuple[ResidualStructure, ...]:
+    """A covariance an arm, of the visits or strata that have a standard deviation of their own."""
+    kind, counts = _CORRELATIONS[term.correlation], np.bincount(subject)
+    return tuple(
+        ResidualStructure(
+            correlation=kind(width=_width(counts, arm, subject, a), **options),
+            spread=Spread(levels=labels, of=term.of, anchored=a == 0),
+            arm=None if arms is None else spelled(arms)[a],
+        )
+        for a in range(1 if arms is None else len(arms))
     )
 
 
