@@ -100,14 +100,10 @@ def estimate(
     at = _optimum(solution)
     theta, beta = on_host(solution.theta), on_host(at.beta)
     xp = namespace(theta)
-    y_scale, nu = _number(maps.y_scale), _number(maps.n_obs) - (beta.shape[-1] if reml else 0)
-    if maps.sigma2 is not None:
-        nu = np.inf  # so that log sigma^2 has no variance
+    y_scale, nu = _number(maps.y_scale), _degrees(maps, beta.shape[-1] if reml else 0)
     scale = _residual_variance(at, maps, y_scale)
     whiteners = [on_host(A) for A in maps.whiteners]
     outer = outer_theta(theta, whiteners, maps.structures, log_unit)
-    inner = factor_blocks(xp.concatenate(_in_unit(theta, maps.structures, log_unit), axis=-1),
-                          maps.structures)  # fmt: skip
     factors, covariances = _covariances(outer, maps.structures, scale)
     beta_map, shift = on_host(maps.beta_map), on_host(maps.beta_shift)
     low = on_host(maps.beta_origin) + _axes(y_scale, 1) * _product(beta_map, beta)
@@ -134,12 +130,17 @@ def estimate(
         cov_variance=_congruent(J, joint),
         cross_variance=joint @ xp.swapaxes(J, -1, -2),
         deviance=_number(at.deviance),
-        singular=_number(_singular(inner)),
+        singular=_number(_singular(theta, maps.structures, log_unit)),
         theta_layout=theta,
         beta_layout=beta,
         y_scale=y_scale,
     )
     return read_only(out if held is None else _with_held(out, held))
+
+
+def _degrees(maps: Maps, used: int) -> Any:
+    """Rows less what is taken out; of a known sigma^2 infinite: its logarithm has no variance."""
+    return np.inf if maps.sigma2 is not None else _number(maps.n_obs) - used
 
 
 def _residual_variance(at: _Optimum, maps: Maps, y_scale: Any) -> Any:
@@ -279,7 +280,10 @@ def covariance_of(L: Any, scale: Any, is_singular: Any) -> Any:
     return cov * xp.where(own, up[..., None, None], 1.0)
 
 
-def _singular(factors: Sequence[Any]) -> Any:
+def _singular(theta: np.ndarray, structures: Sequence[Structure], log_unit: Any) -> Any:
+    """Whether a covariance is on the boundary, relative to a typical residual."""
+    inside = namespace(theta).concatenate(_in_unit(theta, structures, log_unit), axis=-1)
+    factors = factor_blocks(inside, structures)
     terms = [L for L in factors if L.shape[-1]]
     if not terms:
         return np.zeros(factors[0].shape[:-2], bool)  # residual covariances are regular
