@@ -164,8 +164,9 @@ def check_drawn_rows(model: Model) -> None:
 # ------------------------------------------------------------------------------ other routes
 
 
-def check_under_jax(layout: Any, theta: Array) -> None:
+def check_under_jax(model: Model, layout: Any) -> None:
     """Closed forms in one program, and what JAX differentiates itself."""
+    theta = model.near(layout, 5)
     expected, waist = profile_jet(theta, layout, reml=True), layout.jet(theta)
     device, at = jax.tree.map(jnp.asarray, layout), jnp.asarray(theta)
     found = jax.jit(profile_jet, static_argnames="reml")(at, device, reml=True)

@@ -19,7 +19,6 @@ from residual_checks import (
     check_under_jax,
     dense_covariance,
     model_of,
-    near_start,
     on_host,
 )
 
@@ -433,8 +432,7 @@ COMPILED = [
 
 @pytest.mark.parametrize("text", COMPILED)
 def test_criterion_and_derivatives_under_jax(text, x64):
-    layout = model(text, "weighted").layouts[1]
-    check_under_jax(layout, near_start(0.3, layout, 5))
+    check_under_jax(model(text, "weighted"), model(text, "weighted").layouts[1])
 
 
 MOMENTS = [
@@ -453,7 +451,7 @@ def test_moments_are_those_of_dense_matrices(text):
     """What Kenward and Roger's adjustment is made of, by V and its differences."""
     own = model(text, "weighted")
     layout = on_host(own.design.compressed.of_moments)
-    theta = near_start(0.3, layout, 4)
+    theta = own.near(layout, 4)
     m, covariance = theta.size, partial(own.covariance, layout)
     X = own.X @ layout.beta_map
     Vi = np.linalg.inv(covariance(theta))

@@ -16,7 +16,6 @@ from residual_checks import (
     check_same_fit,
     check_under_jax,
     model_of,
-    near_start,
 )
 
 import lmm_jax as lmm
@@ -104,10 +103,10 @@ def test_derivatives_of_the_criterion(text):
 
 @pytest.mark.device
 def test_criterion_and_derivatives_under_jax(x64):
-    own = model("sp_gau(time | subject) * power(size) + (1 | site)", True).layouts[0]
-    shared = model("us(visit | subject) + (1 | site)").layouts[1]
-    for layout in (own, shared):
-        check_under_jax(layout, near_start(0.2, layout, 5))
+    own = model("sp_gau(time | subject) * power(size) + (1 | site)", True)
+    shared = model("us(visit | subject) + (1 | site)")
+    check_under_jax(own, own.layouts[0])
+    check_under_jax(shared, shared.layouts[1])
 
 
 # ------------------------------------------------------------------------------ two layouts
