@@ -172,7 +172,7 @@ REFUSED = {
     "missing": (SLOPE, DATA, {"missing": "raise"}, "missing values in 'x'"),
     "weights": (SLOPE, bad(w=0.0), {"weights": "w"}, "weights must be positive"),
     "infinite": (SLOPE, bad(x=DATA["x"].where(DATA.index != 450, np.inf)), {}, "nfinite"),
-    "text": (SLOPE, bad(y=DATA["y"].astype(str)), {}, "numbers are needed"),
+    "text": (SLOPE, bad(y=DATA["y"].astype(str)), {}, "is text"),
     "all missing": (SLOPE, bad(x=np.nan), {}, "no complete row"),
     "stranger": (SLOPE, bad(f=DATA["f"].replace("c", "d")), {"levels": {"f": ["a", "b", "c"]}},
                  "'d'"),
@@ -197,7 +197,7 @@ def test_a_database_refuses_what_rows_are_refused_for(name):
 def test_lists_are_no_numbers():
     lists = relation().project("* replace ([1, 2] as x)")
     formula = "y ~ x + (1 | school)"
-    with pytest.raises(lmm.DataError, match="types ndarray"):
+    with pytest.raises(lmm.DataError, match="of the type ndarray"):
         lmm.summarize(formula, lists, schema=lmm.schema(formula, DATA))
 
 
