@@ -224,6 +224,29 @@ def test_pages_of_latex_have_room_for_floats(tmp_path):
     assert compiled(body, tmp_path).count("too large") == 0
 
 
+def long_words():
+    """Formulas of 60 names without a blank: in the last column, notes, a caption, a row."""
+    formula = "y~" + "+".join(f"covariate_{i}" for i in range(60)) + "+(1|g)"
+    name = ":".join(f"covariate_{i}" for i in range(9))
+    facts = pd.DataFrame({"value": [formula, "(1|g)"]}, index=["Formula", "Terms"])
+    yield table(facts, "Facts", [formula], headings={"value": ""}, kinds={"value": "text"})
+    yield table(pd.DataFrame({"x": [1.0], "z": [2.0]}, index=[name]), f"Fit of {formula}")
+
+
+def test_long_words_of_latex_go_on_behind_signs():
+    facts, named = (shown.to_latex() for shown in long_words())
+    assert facts.count(r"\allowbreak{}") == 2 * 62
+    assert named.count(r":\allowbreak{}covariate\_") == 8
+    assert r"+\allowbreak{}(1\textbar{}\allowbreak{}g) \\" in facts
+    assert r"Terms & (1\textbar{}g) \\" in facts  # which is short
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
+def test_long_words_of_latex_stay_on_the_page(tmp_path):
+    body = "\n\\clearpage\n".join(shown.to_latex() for shown in long_words())
+    assert "Overfull" not in compiled(body, tmp_path)
+
+
 def test_special_characters_are_themselves():
     frame = pd.DataFrame({"x": [1.0, -2.0]}, index=[ODD, "[a]"])
     shown = table(frame, ODD, [ODD])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .cells import Cells
 from .floats import RULES, Part, between, floats, lines_of, room_below, rows_on_pages
@@ -43,6 +43,9 @@ _LINES = {74: r"\small", 84: r"\footnotesize"}
 _COLUMN_GAP, _NARROWEST, _WIDEST = 2, 0.25, 0.6
 # Characters of a name that is folded where the line is too short for all columns.
 _NAME = 24
+# What is never parted in a paragraph: a shorter word, of a longer one what stands between signs.
+_LONG_WORD = re.compile(r"\S{17,}")
+_BEHIND_SIGNS = re.compile(r"(?<=[+*|~:/,])(?![+*|~:/,])(?!$)")
 # What stands between tabulars.
 _GAP = "\n\n{}\n"
 
@@ -104,7 +107,7 @@ def latex_page(
     line = next(fitting, max(_LINES)) if room is None else room
     size = _LINES[line if room is None else min(_LINES)]
     head = r"\begin{table}[htbp]" + "\n" + rf"\centering{size}\setlength{{\tabcolsep}}{{4pt}}"
-    caption = rf"\caption{{{escape_latex(_in_one_line(title))}}}" if title else ""
+    caption = rf"\caption{{{_paragraph(_in_one_line(title), escape_latex)}}}" if title else ""
     page = room_below(size, title)
     parts = [part for table in tables for part in _latex_parts(table, line, page)]
     parts += _small_print(notes, line)
@@ -116,7 +119,7 @@ def latex_page(
 def _small_print(notes: Sequence[str], line: int) -> list[Part]:
     if not notes:
         return []
-    texts = (r"\par" + "\n").join(map(escape_latex, notes))
+    texts = (r"\par" + "\n").join(_paragraph(note, escape_latex) for note in notes)
     start = r"\begin{minipage}{\linewidth}\footnotesize\raggedright"
     text = "\n".join(["", r"\smallskip", start, texts, r"\end{minipage}"])
     return [Part(text, 1 + sum(lines_of(note, line) for note in notes), "\n")]
@@ -175,25 +178,38 @@ def _tabular(table: Cells, rows: slice, folds: Mapping[int, bool], share: float)
     out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
     if table.has_header:
         out += [_latex_row([escape_latex(table.header[j]) for j in folds]), r"\midrule"]
-    # not in the last column, where it would take what ends the row
-    ragged = {j: own and j != [*folds][-1] for j, own in folds.items()}
+    last = [*folds][-1]
     for row in table.rows[rows]:
-        out.append(_latex_row([_folded(latex_cell(row[j]), ragged[j], folds[j]) for j in folds]))
+        shown = (
+            _folded(row[j], j == last) if own else latex_cell(row[j]) for j, own in folds.items()
+        )
+        out.append(_latex_row([*shown]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
 
 
 def _words(table: Cells, column: int) -> list[str]:
     """What is never parted in the cells of a column."""
-    return [part for row in table.rows for part in re.split(r"(?<=:)|\s", row[column])]
+    return [part for row in table.rows for word in row[column].split() for part in _parts(word)]
 
 
-def _folded(cell: str, ragged: bool, folds: bool) -> str:
-    """A cell that may go to the next line behind every colon of a name."""
-    if not folds:
-        return cell
+def _parts(word: str) -> list[str]:
+    """A word, or what stands between the signs of a long one: a formula without blanks, a name."""
+    return _BEHIND_SIGNS.split(word) if _LONG_WORD.fullmatch(word) else [word]
+
+
+def _folded(cell: str, is_last: bool) -> str:
+    """A cell that is a paragraph, whose lines end where a word does."""
+    start = r"\raggedright "
+    if is_last:  # which has to know again what ends the row
+        start = r"\raggedright\let\\\tabularnewline " if _LONG_WORD.search(cell) else ""
     # TeX takes no notice of spaces behind \raggedright; what goes on stands further in
     blank = _indented(cell, r"\hangindent=2em\hspace*{1em}")
-    return r"\raggedright " * ragged + blank + re.sub(r":(?=\S)", r":\\allowbreak{}", cell.strip())
+    return start + blank + _paragraph(cell.strip(), latex_cell)
+
+
+def _paragraph(text: str, write: Callable[[str], str]) -> str:
+    """Text whose long words may go on in the next line."""
+    return re.sub(r"\S+", lambda word: r"\allowbreak{}".join(map(write, _parts(word[0]))), text)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
