@@ -346,7 +346,8 @@ def test_numbers_that_decimals_would_hide_are_written_in_another_way():
         (6.060636e-08, 0.000061, None, "0.000000 (0.000061)"),
         (-4.9319189e-08, 3.0e-6, None, "0.0000000 (0.0000030)"),
         (6.060636e-08, 0.5, None, "0.000 (0.500)"),
-        (6.060636e-08, np.nan, None, "6.061e-08"),  # nothing says that it is zero
+        (6.060636e-08, np.nan, None, "6.06e-08"),  # nothing says that it is zero
+        (0.00031234, np.nan, None, "0.000312"),
         (1e-5, 6.06e-7, 2, "0.00 (0.00)"),
         (6.060636e-08, 0.000061, 2, "0.00 (0.00)"),
         (2e15, 6.06e-7, 2, "2.00e+15 (0.00)"),
@@ -362,3 +363,12 @@ def test_an_infinite_standard_error_asks_for_no_decimals():
     """Of a correlation at a variance of nearly zero."""
     row = pd.Series({"estimate": 0.5, "std_error": np.inf, "p_value": 0.2, "statistic": 0.0})
     assert _cell(row, "std_error", False, None) == "0.500"
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5])
+def test_sigma_among_the_figures_has_the_digits_of_its_row(size):
+    fit = lmm.fit("y ~ Days + (1 | Subject)", DATA.assign(y=DATA["Reaction"] * size))
+    cells = column(lmm.regression_table(fit, show="none", statistics=["sigma"]), "(1)")
+    assert float(cells["Sigma"]) == pytest.approx(np.sqrt(fit.scale), rel=5e-3)
+    short = column(lmm.regression_table(fit, digits=2, statistics=["sigma"]), "(1)")
+    assert short["Sigma"] == f"{np.sqrt(fit.scale):.2f}"

@@ -42,7 +42,7 @@ def regression_table(
         One, two or three stars for p values of fixed effects below 0.05, 0.01 and 0.001.
     digits : int, optional
         Decimals; if not given three, and more where these would leave a standard error less than
-        two digits. What rounds to zero is zero.
+        two digits, or a number without one, sigma, less than three. What rounds to zero is zero.
     statistics : sequence of str
         Rows of the last block: "nobs", "n_groups", "r2_marginal", "r2_conditional", "icc",
         "loglik", "aic", "bic", "sigma", "df" (the number of parameters).

@@ -19,7 +19,7 @@ from ..inference.parameter_rows import parameter_rows
 from ..inference.parameters import Parameter, parameters_of
 from ..inputs.names import merged, merged_terms, one_spelling, parts_of, unquoted
 from ..reprs import p_value
-from ..tables.cells import beside_error, decimals, digits_for, rounded
+from ..tables.cells import beside_error, digits_for, rounded
 from ..tables.page import Table, table
 from ..tables.paper import method_name as name_on_paper
 from .lmm import LMMResults
@@ -34,9 +34,10 @@ SHOWN = {
     "none": "",
 }
 _STARS = (0.001, 0.01, 0.05)
-# Decimals where nothing asks for more.
-_DECIMALS = 3
-# Figures of a fit: what a row is called, and how its number is written.
+# Decimals where nothing asks for more; digits that a standard error has at least, and a number
+# without one.
+_DECIMALS, _OF_ERRORS, _OF_NUMBERS = 3, 2, 3
+# Figures of a fit: what a row is called, and how its number is written; as estimates are if empty.
 STATISTICS: dict[str, tuple[str, str]] = {
     "nobs": ("Observations", "d"),
     "n_groups": ("", "d"),
@@ -139,15 +140,10 @@ def _aligned(
 
 
 def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
-    """An estimate with its stars and what stands in parentheses.
-
-    Without a number of digits three, or so many that the standard error has two.
-    """
-    usual, known = _DECIMALS if digits is None else digits, 0 < row.std_error < np.inf
-    places = max(usual, digits_for(row.std_error, 2)) if digits is None and known else usual
-    # what is nothing beside its error, or at the digits that were asked for, is zero
-    form = rounded if digits is not None else beside_error if known else decimals
-    write = partial(form, places=places)
+    """An estimate with its stars and what stands in parentheses."""
+    by_error = 0 < row.std_error < np.inf
+    size, least = (row.std_error, _OF_ERRORS) if by_error else (abs(row.estimate), _OF_NUMBERS)
+    write = _writer(size, least, digits)
     text = write(row.estimate)
     if stars and np.isfinite(row.p_value):
         text += "*" * sum(row.p_value < limit for limit in _STARS)
@@ -156,15 +152,23 @@ def _cell(row: Any, show: str, stars: bool, digits: int | None) -> str:
     if show == "std_error" and np.isfinite(row.std_error):
         return f"{text} ({write(row.std_error)})"
     if show == "statistic" and np.isfinite(row.statistic):
-        return f"{text} ({rounded(row.statistic, usual)})"
+        return f"{text} ({rounded(row.statistic, _DECIMALS if digits is None else digits)})"
     if show == "p_value" and np.isfinite(row.p_value):
         return f"{text} ({p_value(row.p_value)})"
     return text
 
 
+def _writer(size: float, least: int, digits: int | None) -> Callable[[float], str]:
+    """How numbers are written: with three decimals, or so many that a size has so many digits."""
+    if digits is not None:  # what is nothing at the digits that were asked for is zero
+        return partial(rounded, places=digits)
+    has_digits = 0 < size < np.inf
+    places = max(_DECIMALS, digits_for(size, least)) if has_digits else _DECIMALS
+    return partial(beside_error, places=places)
+
+
 def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> list[Row]:
     """Figures of the fit."""
-    digits = _DECIMALS if digits is None else digits
     at = res.glance(output="pandas").iloc[0]
     out = [Row(label, label, text) for label, text in _asked(res).items() if text]
     for key in statistics:
@@ -176,7 +180,8 @@ def _figures(res: LMMResults, statistics: Sequence[str], digits: int | None) -> 
             out += [Row(parts_of(g), f"Groups: {g}", str(n)) for g, n in levels.items()]
         elif np.isfinite(float(at[key])):
             value = int(at[key]) if form == "d" else float(at[key])
-            out.append(Row(label, label, f"{value:{form or f'.{digits}f'}}"))
+            own = f"{value:{form}}" if form else _writer(value, _OF_NUMBERS, digits)(value)
+            out.append(Row(label, label, own))
     return out
 
 
