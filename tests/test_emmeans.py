@@ -797,3 +797,24 @@ def test_interaction_contrasts_need_a_method_for_every_factor():
     res = lmm.fit("yld ~ Variety * Nf + (1 | Block)", lmm.load_dataset("oats"))
     with pytest.raises(DataError, match="methods for Nf: one is needed for each of Variety, Nf"):
         lmm.emmeans(res, ["Variety", "Nf"]).contrast(interaction={"Nf": "consec"})
+
+
+@pytest.mark.parametrize(
+    ("after", "shown"),
+    [
+        ([0, 0.25, 0.5], ["06:00:00", "06:00:00.250000", "06:00:00.500000"]),
+        ([0, 0.0004], ["06:00:00", "06:00:00.000400"]),
+        ([0.25, 100], ["06:00:00", "06:01:40"]),  # to the second, which tells them apart
+    ],
+)
+def test_dates_within_a_second_have_labels_of_their_own(after, shown):
+    rng, n = np.random.default_rng(3), 60
+    start = pd.Timestamp("2024-02-01 06:00")
+    data = pd.DataFrame({"g": np.repeat(np.arange(10), 6), "y": rng.normal(size=n)})
+    data["t"] = start + pd.to_timedelta(rng.integers(0, 400_000, n), unit="ms")
+    times = [start + pd.Timedelta(seconds=s) for s in after]
+    means = lmm.emmeans(lmm.fit("y ~ as.numeric(t) + (1 | g)", data), "t", at={"t": times})
+    assert [str(t) for t in means.to_frame()["t"]] == [f"2024-02-01 {text}" for text in shown]
+    first, second, *_ = (f"(t2024-02-01 {text})" for text in shown)
+    assert means.pairs().to_frame()["contrast"].iloc[0] == f"{first} - {second}"
+    assert all(text in str(means) for text in shown)

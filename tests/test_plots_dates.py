@@ -121,6 +121,10 @@ def test_dates_are_held_and_said_as_dates():
     ax = plots.predictions(of_time, "x", by="t", at={"t": two})
     shown = [text.get_text() for text in ax.get_legend().get_texts()]
     assert shown == ["2024-02-01 12:00:00", "2024-02-02"]
+    close = ["2024-02-01 12:00:00.25", "2024-02-01 12:00:00.5"]
+    shown = plots.predictions(fits("zone", "x")[0], "x", by="t", at={"t": [f"{t}Z" for t in close]})
+    shown = [text.get_text() for text in shown.get_legend().get_texts()]
+    assert shown == ["2024-02-01 13:00:00.250000", "2024-02-01 13:00:00.500000"]
     ends = np.array(two, "datetime64[s]").astype(float) / 86400
     alike(
         plots.predictions(of_time, "t", at={"t": two}),
@@ -304,3 +308,13 @@ def test_days_of_a_calendar_are_dates():
     days = [one.date() for one in pd.date_range("2024-01-01", periods=len(samples.frame()))]
     res = lmm.fit("y ~ x + (1 | g)", samples.frame())
     assert lmm.plots.variogram(res, days).get_xlabel().endswith("(days)")
+
+
+def test_ticks_of_means_within_a_second_are_told_apart():
+    times = [START + pd.Timedelta(seconds=s) for s in (0, 0.25, 0.5)]
+    means = lmm.emmeans(fits("nanoseconds")[0], ["t", "f"], at={"t": times})
+    ax = plots.interaction(means, "t")
+    ticks = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert ticks == [] or len(set(ticks)) == len(ticks)
+    legend = plots.interaction(means, "f").get_legend().get_texts()
+    assert [text.get_text() for text in legend] == list(map(str, times))

@@ -207,9 +207,7 @@ def column_of(name: str, values: list[Any], known: Variables) -> Any:
         if dtype is None:
             return found
         spans = pd.Series(pd.to_timedelta(found * 86400e9, unit="ns"))  # whatever the unit was
-        if dtype.kind == "m":
-            return spans
-        return (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))
+        return spans if dtype.kind == "m" else _since_1970(spans, dtype)
     levels, dtype = known.factors[name], known.dtypes.get(name)
     if dtype is not None and not isinstance(
         dtype, pd.CategoricalDtype
@@ -218,3 +216,26 @@ def column_of(name: str, values: list[Any], known: Variables) -> Any:
     return pd.Series(pd.Categorical(values, categories=levels)).astype(
         pd.CategoricalDtype(levels) if levels.dtype == object else "category"
     )
+
+
+def dates_of(days: Any, dtype: Any) -> pd.Series[Any]:
+    """Dates of a covariate as labels, from days since 1970, (n,).
+
+    To the second, which is what a mean of dates needs; finer where they lie so close that this
+    would move one by more than a quarter of what is between it and the next.
+
+    >>> quarters = np.array([0.0, 0.25, 60.0]) / 86400
+    >>> [str(date) for date in dates_of(quarters, np.dtype("datetime64[ns]"))][1]
+    '1970-01-01 00:00:00.250000'
+    """
+    exact = np.round(np.asarray(days, dtype=np.float64) * 86400e6)  # no finer, float64 is not
+    apart = np.diff(np.unique(exact)).min(initial=np.inf)
+    rounded = (unit * np.round(exact / unit) for unit in (1e6, 1e3))
+    near = (r for r in rounded if np.abs(r - exact).max(initial=0.0) <= apart / 4)
+    spans = pd.to_timedelta(1000 * next(near, exact).astype(np.int64), unit="ns")
+    return _since_1970(pd.Series(spans), dtype)
+
+
+def _since_1970(spans: pd.Series[Any], dtype: Any) -> pd.Series[Any]:
+    """Dates of a type, with its time zone."""
+    return (pd.Timestamp(0, tz="UTC") + spans).dt.tz_convert(getattr(dtype, "tz", None))

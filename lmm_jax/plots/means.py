@@ -139,7 +139,7 @@ def _name_places(ax: Any, found: Traces) -> None:
     if not found.numeric:
         ax.set_xticks(range(len(found.ticks)), [spelling(tick) for tick in found.ticks])
     elif getattr(found.dtype, "kind", "") == "M":
-        names = [said(place, found.dtype) for place in found.places]
+        names = said(found.places.tolist(), found.dtype)
         gap = np.diff(found.places).min(initial=np.inf) / (np.ptp(found.places) or 1.0)
         if gap * ax.get_window_extent().width * 72 / ax.figure.dpi > _LETTER * max(map(len, names)):
             ax.set_xticks(drawn_places(found.places, found.dtype), names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ..designs.variables import as_numbers, days_given
+from ..designs.variables import as_numbers, dates_of, days_given
 from ..errors import DataError
 from ..inputs.arguments import numbers, shown
 from ..inputs.matching import spelling
@@ -86,15 +87,13 @@ def drawn_places(values: Any, dtype: Any) -> np.ndarray:
     return np.where(known, dates, np.datetime64("NaT"))
 
 
-def said(value: Any, dtype: Any = None) -> str:
-    """A value of a variable in words; of dates and spans from its days."""
+def said(values: Sequence[Any], dtype: Any = None) -> list[str]:
+    """Values of a variable in words, which tell them apart; of dates and spans from their days."""
     if dtype is None:
-        return plain_number(value) if isinstance(value, float) else spelling(value)
+        return [plain_number(v) if isinstance(v, float) else spelling(v) for v in values]
     if dtype.kind == "m":
-        return f"{plain_number(value)} days"
-    when = pd.Timestamp(drawn_places([value], dtype)[0]).tz_localize("UTC")
-    zone = getattr(dtype, "tz", None)
-    return spelling((when if zone is None else when.tz_convert(zone)).tz_localize(None).round("s"))
+        return [f"{plain_number(v)} days" for v in values]
+    return [spelling(when) for when in dates_of(values, dtype).dt.tz_localize(None)]
 
 
 def name_axis(ax: Any, name: str, dtype: Any = None) -> None:

@@ -278,19 +278,21 @@ def predictions(
     draw_new = flag(new, "new")
     own, ax = ax is None, canvas.axes(ax)
     groups = list(dict.fromkeys(found.lines["by"]))
-    for i, value in enumerate(groups):
+    labels = [None] if by is None else said(groups, found.dtypes.get(by))
+    for i, (value, label) in enumerate(zip(groups, labels, strict=True)):
         look = canvas.series(i)
         of = found.lines["by"].isna() if value is None else found.lines["by"] == value
         line, rows = found.lines[of], found.residuals
         if line["fit"].isna().all():
             continue  # the data do not determine it
         rows = rows if value is None else rows[rows["by"] == value]
-        label = None if by is None else said(value, found.dtypes.get(by))
         _draw_curve(ax, line, rows, found.dtypes.get(x), look, new=draw_new, label=label)
     on_response = type == "response"
     name_axis(ax, x, found.dtypes.get(x))
     ax.set_ylabel((untransformed if on_response else unquoted)(res.endog_name))
-    at_values = [f"{name} = {said(v, found.dtypes.get(name))}" for name, v in found.held.items()]
+    at_values = [
+        f"{name} = {said([v], found.dtypes.get(name))[0]}" for name, v in found.held.items()
+    ]
     notes = [f"At {', '.join(at_values)}"] * bool(at_values)
     notes += ["New observations have weight one"] * (draw_new and res.design.weights is not None)
     if notes:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..designs.fixed_source import FixedSource
 from ..designs.schema import factor_columns
-from ..designs.variables import Variables, column_of
+from ..designs.variables import Variables, dates_of
 from ..errors import DataError
 from ..formulas import matrices as mat
 from ..formulas.expressions import names_in, to_python
@@ -206,7 +206,7 @@ def _dated(labels: Mapping[str, list[Any]], known: Variables) -> pd.DataFrame:
     for name in table.columns.intersection(list(known.covariates)):
         dtype = known.covariates[name].dtype
         if dtype is not None and dtype.kind == "M":
-            table[name] = column_of(name, labels[name], known).dt.round("s")
+            table[name] = dates_of(labels[name], dtype)
     return table
 
 
