@@ -634,3 +634,56 @@ def test_weights_of_correlated_residuals_are_read_by_name():
     with pytest.warns(UserWarning, match="taken as observations of weight one"):
         without = res.predict(last.drop(columns="w"), conditional=True)
     assert np.abs(named - without).max() > 1e-4
+
+
+# ------------------------------------------------------------ labels that are missing
+
+GROUPED = {
+    "label": ("y ~ x + (x | g)", ["g"]),
+    "crossed": ("y ~ x + (1 | g) + (1 | s)", ["g", "s"]),
+    "nested": ("y ~ x + (1 | g / s)", ["s"]),
+    "expression": ("y ~ x + (1 | relevel(g, 'g3'))", ["g"]),
+    "subject": ("y ~ x + (1 | s) + car1(t | g)", ["g"]),
+}
+
+
+def with_times():
+    return DATA.assign(t=DATA.groupby("g").cumcount())
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_missing_label_is_nobodys(name):
+    """lme4 with ``allow.new.levels = TRUE``; a label that nobody has says what is right."""
+    formula, missing = GROUPED[name]
+    data = with_times()
+    res = lmm.fit(formula, data)
+    for gap in (None, np.nan):
+        new, unseen = data[:4].copy(), data[:4].copy()
+        for column in missing:
+            new[column] = new[column].astype(object)
+            new.loc[new.index[1], column] = gap
+            unseen.loc[unseen.index[1], column] = "nobody"
+        for interval in (None, "confidence", "prediction"):
+            given = dict(conditional=True, interval=interval)
+            expected = res.predict(unseen, new_levels="population", **given)
+            found = res.predict(new, new_levels="population", **given)
+            assert np.isfinite(found.to_numpy()).all()
+            np.testing.assert_array_equal(found, expected)
+            for other in ("error", "nan"):
+                rows = res.predict(new, new_levels=other, **given)
+                assert np.isnan(rows.to_numpy()[1]).all()
+                np.testing.assert_array_equal(
+                    rows.drop(index=rows.index[1]), expected.drop(index=rows.index[1])
+                )
+    new["x"] = np.nan
+    assert res.predict(new, conditional=True, new_levels="population").isna().all()
+
+
+def test_groups_beside_the_rows_that_are_missing():
+    res = lmm.fit("y ~ x", DATA, groups=DATA["g"].to_numpy(), re_formula="~ x")
+    groups = np.array([None, "nobody", DATA["g"].iloc[2]], dtype=object)
+    found = res.predict(DATA[:3], conditional=True, groups=groups, new_levels="population")
+    assert_close(found[:2], res.predict(DATA[:2]), ROUNDING, 1)
+    assert_close(found[2:], res.fittedvalues[2:3], ROUNDING, 1)
+    all_gone = res.predict(DATA[:2], conditional=True, groups=[None, None], new_levels="population")
+    assert_close(all_gone, res.predict(DATA[:2]), ROUNDING, 1)

@@ -13,6 +13,7 @@ from ..errors import DataError, OrderWarning, warn_user
 from ..formulas import matrices as mat
 from ..formulas import parse as fml
 from ..inputs.matching import distinct, spelled
+from .rows import are_complete
 from .terms import RandomTerm, TermSource, factor_codes
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ _-."
@@ -57,6 +58,20 @@ def group_labels(
     for part in joined[1:]:
         out = out + ":" + part
     return out
+
+
+def labels_there(
+    expressions: Sequence[str],
+    data: pd.DataFrame,
+    context: Mapping[str, Any],
+    state: dict[str, Any] | None,
+) -> tuple[pd.Series[Any], np.ndarray]:
+    """Labels of the rows in which no part of them is missing, and which rows these are, (n,)."""
+    there = are_complete(data, expressions)
+    rows = data.loc[there]
+    if not len(rows):
+        return pd.Series([], index=rows.index, dtype=object), there
+    return group_labels(expressions, rows, context, state), there
 
 
 def warn_of_order(what: str, labels: Sequence[str]) -> None:

@@ -178,3 +178,12 @@ def complete_rows(
     kept = {name: None if v is None else v[keep] for name, v in arrays.items()}
     counts = tuple((name, int(full[name].sum())) for name in found)
     return Complete(data.loc[keep, used], kept, keep, counts)
+
+
+def are_complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
+    """Rows in which nothing that the expressions and arrays hold is missing, (n,)."""
+    names = dict.fromkeys(name for e in expressions for name in variables(e))
+    used = [name for name in names if name in data.columns]
+    missing = [missing_entries(data[name], f"`{name}`") for name in used]
+    missing += [missing_entries(a, "an array") for a in arrays if a is not None]
+    return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)

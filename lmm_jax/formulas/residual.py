@@ -117,8 +117,13 @@ class ResidualTerm:
     @property
     def expressions(self) -> list[str]:
         """All columns that it reads."""
+        return [*self.row_expressions, *self.group]
+
+    @property
+    def row_expressions(self) -> list[str]:
+        """Columns that it reads but for those that name the subject."""
         named = () if self.counts_rows else self.places
-        return [*named, *self.by, *self.group, *self.spread_expressions]
+        return [*named, *self.by, *self.spread_expressions]
 
     @property
     def spread_expressions(self) -> list[str]:

@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..designs.bars import group_labels
+from ..designs.bars import labels_there
 from ..designs.checks import finite_vector
 from ..designs.data_frames import as_pandas
 from ..designs.design import Design
 from ..designs.labels import TermLabel
 from ..designs.new_rows import expressions
 from ..designs.residual_new import check_subjects, new_residual_rows
+from ..designs.rows import are_complete
 from ..designs.terms import RandomTerm, member_columns
 from ..designs.variables import reference_of
 from ..errors import DataError, RankWarning, of_new_data, warn_user
 from ..formulas import matrices as mat
 from ..formulas.contexts import check_found
-from ..formulas.right_side import mentioned, variables, written
+from ..formulas.right_side import mentioned, written
 from ..inference.contrasts.linear_functions import ESTIMABLE
 from ..inference.effects.random_effects import TermRows
 from ..inputs.arguments import choice, items
-from ..inputs.arrays import missing as missing_entries
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, label_shown
 from ..inputs.names import unquoted
@@ -115,7 +115,7 @@ def fixed_rows(design: Design | Kept, newdata: Any) -> Rows:
     data = as_pandas(newdata, used)
     if source.lost:
         check_found(source.lost, mentioned(used), data.columns)
-    keep, X = _complete(data, used), np.zeros((0, len(source.kept)))
+    keep, X = are_complete(data, used), np.zeros((0, len(source.kept)))
     if keep.any():
         whole = mat.replay(source.spec, data.loc[keep], context=source.context)
         X = whole[:, list(source.kept)]
@@ -150,6 +150,7 @@ def new_rows(
         terms, and those of the residual variance.
     groups, offset, weights : array, shape (N,), optional
     new_levels : {"error", "population", "nan"}
+        With "population" rows are complete without their groups.
     """
     source = design.source
     assert source is not None  # require has looked
@@ -160,7 +161,10 @@ def new_rows(
     if source.lost:
         check_found(source.lost, mentioned(used), data.columns)
     index = data.index
-    keep = _complete(data, used, offset, weights, groups if any(chosen) else None)
+    grouped = new_levels != "population"
+    if not grouped:
+        used = expressions(design, chosen, conditional=conditional, noise=noise, groups=False)
+    keep = are_complete(data, used, offset, weights, groups if grouped and any(chosen) else None)
     if not keep.any():
         return Rows(index, keep, np.zeros((0, len(source.kept))), 0.0, (), 1.0)
     data = data.loc[keep]
@@ -267,15 +271,6 @@ def _new_arrays(
     return groups, offset
 
 
-def _complete(data: pd.DataFrame, expressions: Sequence[str], *arrays: Any) -> np.ndarray:
-    """Rows in which nothing that the expressions and arrays hold is missing."""
-    names = dict.fromkeys(name for e in expressions for name in variables(e))
-    used = [name for name in names if name in data.columns]
-    missing = [missing_entries(data[name], f"`{name}`") for name in used]
-    missing += [missing_entries(a, "an array") for a in arrays if a is not None]
-    return ~np.any(missing, axis=0) if missing else np.ones(len(data), dtype=bool)
-
-
 def _new_offset(design: Design | Kept, data: pd.DataFrame, offset: Any) -> np.ndarray:
     source = design.source
     assert source is not None  # checked by the caller
@@ -293,13 +288,16 @@ def _new_term(
     """Levels and covariates of one term for new rows; anything unseen has the level -1."""
     if term.source.group:
         remembered = copy.deepcopy(dict(term.source.state))
-        labels = group_labels(term.source.group, data, context, remembered)
+        labels, there = labels_there(term.source.group, data, context, remembered)
     elif groups is not None:
-        labels = groups
+        there = are_complete(data, (), groups)
+        labels = groups.loc[there]
     else:
         raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
+    within, group = _within_groups(term), np.full(len(data), -1)
+    group[there] = find(term.levels if within is None else within.levels[0], labels, term.group)
     known = _readable(term, data, new_levels, context)
-    found = TermRows(*_new_codes(term, data.loc[known], labels.loc[known], context))
+    found = TermRows(*_new_codes(term, data.loc[known], group[known], context))
     unseen = found.unseen
     if unseen.any() and new_levels == "error":
         new = label_shown(labels.iloc[int(np.argmax(unseen))])
@@ -323,10 +321,8 @@ def _new_covariates(
     if not known.any():
         return _spread(_no_covariates(term, 0), known)
     values = _replayed(term, data.loc[known], context)
-    if term.is_component and isinstance(term.levels, pd.MultiIndex):
-        values = member_columns(values)[1][:, :, None]
-    else:
-        values = values[:, None, :]
+    within = _within_groups(term) is not None
+    values = member_columns(values)[1][:, :, None] if within else values[:, None, :]
     found = TermRows(np.full(values.shape[:2], -1), values)
     return found if known.all() else _spread(found, known)
 
@@ -364,21 +360,27 @@ def _known_categories(spec: Any, data: pd.DataFrame, context: Any) -> np.ndarray
     return known
 
 
+def _within_groups(term: RandomTerm) -> pd.MultiIndex | None:
+    """Levels of a term that are those of a column within each group; None of others."""
+    levels = term.levels
+    return levels if term.is_component and isinstance(levels, pd.MultiIndex) else None
+
+
 def _new_codes(
-    term: RandomTerm, data: pd.DataFrame, labels: pd.Series[Any], context: Any
+    term: RandomTerm, data: pd.DataFrame, group: np.ndarray, context: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (n, S), -1 where new, and covariates (n, S, k) of new rows."""
+    """Levels (n, S), -1 where new, and covariates (n, S, k) of new rows of some groups, (n,)."""
     if len(data) == 0:
         return np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1, len(term.names)))
     values = _replayed(term, data, context)
-    if not isinstance(term.levels, pd.MultiIndex) or not term.is_component:
-        return find(term.levels, labels, term.group)[:, None], values[:, None, :]
+    levels = _within_groups(term)
+    if levels is None:
+        return group[:, None], values[:, None, :]
     members, values = member_columns(values)
     names = pd.Index(term.source.spec.column_names).take(np.array(term.source.columns))
-    groups, columns = term.levels.levels
-    group = find(groups, labels, term.group)[:, None]
+    columns, group = levels.levels[1], group[:, None]
     column = columns.get_indexer(names)[np.maximum(members, 0)]
-    known = term.levels.codes[0].astype(np.int64) * len(columns) + term.levels.codes[1]
+    known = levels.codes[0].astype(np.int64) * len(columns) + levels.codes[1]
     places = pd.Index(known).get_indexer((group * len(columns) + column).ravel())
     codes = np.where((group < 0) | (column < 0), -1, places.reshape(members.shape))
     return np.where(values == 0, 0, codes), values[:, :, None]

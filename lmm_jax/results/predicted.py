@@ -117,7 +117,9 @@ class PredictedModel(ModelOfLevels):
             Likewise, where the model was fitted to an array of offsets.
         new_levels : {"error", "population", "nan"}
             A level that the fit has not seen: refuse; leave its random effect out of the mean
-            and add ``z' Sigma z`` to the variance; or predict NaN.
+            and add ``z' Sigma z`` to the variance; or predict NaN. A label that is missing is
+            nobody's either: with "population" such a row has the population's mean, as lme4's with
+            ``allow.new.levels=TRUE``, and NaN otherwise.
         se : bool
             Standard errors; limits are those of ``interval="confidence"`` if none is chosen.
         interval : {"confidence", "prediction"}, optional
@@ -145,8 +147,8 @@ class PredictedModel(ModelOfLevels):
         -------
         Series or DataFrame
             On the index of ``newdata``, or in the order of its rows; NaN (null outside pandas) in
-            rows with missing values. The frame has the columns fit, std_error (of the mean, for
-            either interval), lower and upper.
+            rows with missing values (of groups see ``new_levels``). The frame has the columns fit,
+            std_error (of the mean, for either interval), lower and upper.
 
         Raises
         ------
