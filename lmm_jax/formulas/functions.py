@@ -332,8 +332,16 @@ for _name in words("scale center standardize poly ns bs cr cs cc cut"):
 INSTEAD = {
     "Q": "its argument is text, `Q('a b')`, or write the name between backticks",
     "rcs": "natural splines are `ns(x, df)`",
-    "s": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
-    "te": "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`",
+    **dict.fromkeys(
+        ("s", "lo", "pspline", "smooth"),
+        "splines are `ns(x, df)`, `bs(x, df)` or `cr(x, df)`, of so many columns and no penalty",
+    ),
+    **dict.fromkeys(
+        ("te", "t2"),
+        "surfaces are products of splines, `ns(x, 3) * ns(z, 3)`, of so many columns and no "
+        "penalty",
+    ),
+    "ti": "what a surface has beside its margins are products of splines, `ns(x, 3):ns(z, 3)`",
     **dict.fromkeys(
         ("ordered", "as_ordered"), "write `C(f, Poly)`, orthogonal polynomials over the levels"
     ),
@@ -351,8 +359,11 @@ INSTEAD = {
     "xor": "write `(a | b) & !(a & b)`",
     "matrix": "contrasts are written row by row, `C(f, [[-1, 0], [0, 1], [1, -1]])`",
     "rbind": "contrasts are written row by row, `C(f, [[-1, 0], [0, 1], [1, -1]])`",
-    "interaction": "write `f:h`",
-    **dict.fromkeys(("paste", "paste0"), "write `f:h`"),
+    **dict.fromkeys(
+        ("interaction", "paste", "paste0"),
+        "write `f:h`, which has a level for every combination that is there: `f:h + x`, "
+        "`(f:h) * x`, `(1 | f:h)`",
+    ),
     "findInterval": "write `cut(x, c(1, 2))`",
     "months": "write `t.dt.month_name()`",
     "weekdays": "write `t.dt.day_name()`",

@@ -261,10 +261,12 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "family": (),
     "key": ("seed",),
     "link": (),
+    "lmer_df": ("df_method",),
     "max_iter": ("maxiter", "maxit"),
     "maxit": ("maxiter",),
     "maxiter": ("maxit",),
     "na_action": ("missing",),
+    "mode": ("df_method",),
     "n_iter": ("maxiter", "maxit"),
     "niter": ("maxiter", "maxit"),
     "nboot": ("n_boot",),
@@ -312,6 +314,14 @@ _ADVICE = {
     "contrasts": "contrasts stand in the formula: C(f, contr.sum)",
     "tran": "a transformation of the response stands in the formula, log(y), and means go back by "
     "to_frame(type='response'); others by regrid()",
+    **dict.fromkeys(
+        ("transform", "regrid"),
+        "means go back to the scale of the response by to_frame(type='response'), or by regrid() "
+        "before they are compared",
+    ),
+    "type": "the scale is chosen where numbers are shown: to_frame(type='response'), "
+    "summary(type='response'), predict(rows, type='response')",
+    "infer": "what stands beside means is chosen where they are shown, summary(infer=True)",
     "nAGQ": "the likelihood of a linear model is exact",
 }
 
