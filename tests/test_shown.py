@@ -225,26 +225,30 @@ def test_pages_of_latex_have_room_for_floats(tmp_path):
 
 
 def long_words():
-    """Formulas of 60 names without a blank: in the last column, notes, a caption, a row."""
+    """Formulas of 60 names without a blank: a column, notes, a caption; a row; above a column."""
     formula = "y~" + "+".join(f"covariate_{i}" for i in range(60)) + "+(1|g)"
     name = ":".join(f"covariate_{i}" for i in range(9))
     facts = pd.DataFrame({"value": [formula, "(1|g)"]}, index=["Formula", "Terms"])
     yield table(facts, "Facts", [formula], headings={"value": ""}, kinds={"value": "text"})
     yield table(pd.DataFrame({"x": [1.0], "z": [2.0]}, index=[name]), f"Fit of {formula}")
+    yield table(pd.DataFrame({"[x]": np.ones(70), formula: np.ones(70)}), "Heads")
 
 
 def test_long_words_of_latex_go_on_behind_signs():
-    facts, named = (shown.to_latex() for shown in long_words())
+    facts, named, heads = (shown.to_latex() for shown in long_words())
     assert facts.count(r"\allowbreak{}") == 2 * 62
     assert named.count(r":\allowbreak{}covariate\_") == 8
     assert r"+\allowbreak{}(1\textbar{}\allowbreak{}g) \\" in facts
     assert r"Terms & (1\textbar{}g) \\" in facts  # which is short
+    assert r"{}[x] & \shortstack[r]{y$\sim$covariate\_0+" in heads
+    assert r"covariate\_3+\\{}covariate\_4+" in heads and heads.count(r"\begin{table}") == 3
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
 def test_long_words_of_latex_stay_on_the_page(tmp_path):
     body = "\n\\clearpage\n".join(shown.to_latex() for shown in long_words())
-    assert "Overfull" not in compiled(body, tmp_path)
+    told = compiled(body, tmp_path)
+    assert "Overfull" not in told and "too large" not in told
 
 
 def test_special_characters_are_themselves():

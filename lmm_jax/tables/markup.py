@@ -41,8 +41,9 @@ _PARAGRAPH = 56
 # such; parts of the line that a column of folded names has at least and at most.
 _LINES = {74: r"\small", 84: r"\footnotesize"}
 _COLUMN_GAP, _NARROWEST, _WIDEST = 2, 0.25, 0.6
-# Characters of a name that is folded where the line is too short for all columns.
-_NAME = 24
+# Characters of a name that is folded where the line is too short for all columns; lines above a
+# column beyond which these are wider than a name.
+_NAME, _HEAD_LINES = 24, 8
 # What is never parted in a paragraph: a shorter word, of a longer one what stands between signs.
 _LONG_WORD = re.compile(r"\S{17,}")
 _BEHIND_SIGNS = re.compile(r"(?<=[+*|~:/,])(?![+*|~:/,])(?!$)")
@@ -131,13 +132,14 @@ def _latex_parts(table: Cells, line: int, page: int) -> Iterator[Part]:
     caption = rf"\textit{{{escape_latex(table.caption)}}}\par\smallskip" + "\n"
     above, gap = caption * bool(table.caption), _GAP.format(r"\bigskip")
     for block in blocks:
+        head = max(len(_head(table, j)) for j in block) * table.has_header
         folds, share = _shares(table, block, line)
         lines = [
             max(lines_of(row[j], share * line) if own else 1 for j, own in folds.items())
             for row in table.rows
         ]
-        for rows in rows_on_pages(lines, page - RULES - 1 - bool(above)):
-            height = RULES + table.has_header + bool(above) + sum(lines[rows])
+        for rows in rows_on_pages(lines, page - RULES - max(head, 1) - bool(above)):
+            height = RULES + head + bool(above) + sum(lines[rows])
             yield Part(above + _tabular(table, rows, folds, share), height, gap)
             above, gap = "", _GAP.format(r"\smallskip")
 
@@ -150,15 +152,16 @@ def _length(table: Cells, line: int) -> int:
 
 def _widths(table: Cells, line: int) -> tuple[list[int], list[bool]]:
     """Characters of every column, and which are folded: where the line is too short, long names."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[j]) for line in lines) for j in range(len(table.header))]
+    widths = [
+        max(map(len, [*_head(table, j), *_column(table, j)])) for j in range(len(table.header))
+    ]
     overfull = sum(min(w, _PARAGRAPH) + _COLUMN_GAP for w in widths) > line
     most = _NAME if overfull else _PARAGRAPH
     folds = [w > most and not right for w, right in zip(widths, table.right, strict=True)]
     words = [max(map(len, _words(table, j)), default=0) for j in range(len(widths))]
     narrow = int(_NARROWEST * line) if overfull else _PARAGRAPH
-    columns = zip(widths, words, folds, strict=True)
-    return [max(min(w, narrow), word) if own else w for w, word, own in columns], folds
+    each = zip(widths, words, folds, strict=True)
+    return [max(min(w, narrow), word) if own else w for w, word, own in each], folds
 
 
 def _shares(table: Cells, block: Sequence[int], line: int) -> tuple[dict[int, bool], float]:
@@ -177,7 +180,11 @@ def _tabular(table: Cells, rows: slice, folds: Mapping[int, bool], share: float)
     )
     out = [rf"\begin{{tabular}}{{@{{}}{align}@{{}}}}", r"\toprule"]
     if table.has_header:
-        out += [_latex_row([escape_latex(table.header[j]) for j in folds]), r"\midrule"]
+        head = [
+            _paragraph(table.header[j], escape_latex) if own else _stacked(table, j)
+            for j, own in folds.items()
+        ]
+        out += [_latex_row(head), r"\midrule"]
     last = [*folds][-1]
     for row in table.rows[rows]:
         shown = (
@@ -185,6 +192,29 @@ def _tabular(table: Cells, rows: slice, folds: Mapping[int, bool], share: float)
         )
         out.append(_latex_row([*shown]))
     return "\n".join([*out, r"\bottomrule", r"\end{tabular}"])
+
+
+def _column(table: Cells, j: int) -> list[str]:
+    return [row[j] for row in table.rows]
+
+
+def _head(table: Cells, j: int) -> list[str]:
+    """Lines of what stands above a column, no wider than a name or the column if these are few."""
+    text, lines = table.header[j], [""]
+    few = min(len(text) // _HEAD_LINES, _PARAGRAPH)
+    most = max([_NAME, few, *map(len, _column(table, j))])
+    for word in re.findall(r"\S+|\s+", text):
+        for part in _parts(word):
+            lines += [""] * (len(lines[-1] + part) > most and bool(lines[-1]))
+            lines[-1] += part
+    return [line.strip() for line in lines]
+
+
+def _stacked(table: Cells, j: int) -> str:
+    """What stands above a column, in one line or several."""
+    lines = _head(table, j)
+    text = r"\\{}".join(map(escape_latex, lines))
+    return text if len(lines) == 1 else rf"\shortstack[{'r' if table.right[j] else 'l'}]{{{text}}}"
 
 
 def _words(table: Cells, column: int) -> list[str]:
