@@ -27,6 +27,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _R = TypeVar("_R")
 # Kinds of arrays, places in _SPACES.
 _PLAIN, _STACKED, _TRACED = range(3)
+# What is no array of JAX, seen without asking: a look at each argument of each call.
+_ON_HOST = frozenset({np.ndarray, float, np.float64, int, bool, np.bool_, type(None)})
 
 
 def namespace(*arrays: Any) -> Any:
@@ -55,7 +57,7 @@ def _kind_of(arrays: Sequence[Any]) -> int:
     found = _PLAIN
     for array in arrays:
         kind = type(array)
-        if kind is np.ndarray or kind is float or kind is np.float64 or array is None:
+        if kind in _ON_HOST:
             continue
         if kind is Stacked:
             found = _STACKED
@@ -255,6 +257,15 @@ def _stack(arrays: Sequence[Any], axis: int = 0) -> np.ndarray:
     return np.array(arrays) if axis == 0 else np.stack(arrays, axis)
 
 
+def _moveaxis(array: np.ndarray, source: int, destination: int) -> np.ndarray:
+    if not (type(source) is type(destination) is int):
+        return np.moveaxis(array, source, destination)
+    order = list(range(array.ndim))
+    axis = order.pop(source)
+    order.insert(destination % array.ndim, axis)
+    return array.transpose(order)
+
+
 def _pad(array: np.ndarray, widths: Sequence[tuple[int, int]]) -> np.ndarray:
     """The array between zeros."""
     shape = [a + n + b for n, (a, b) in zip(array.shape, widths, strict=True)]
@@ -296,6 +307,7 @@ NUMPY = SimpleNamespace(
         min=_reduction(np.minimum, np.min),
         all=_reduction(np.logical_and, np.all),
         stack=_stack,
+        moveaxis=_moveaxis,
         pad=_pad,
         rsqrt=lambda x: 1.0 / np.sqrt(x),
         row_products=_row_products,
