@@ -383,6 +383,7 @@ KEYWORDS = [
     (lambda: lmm.emmeans(fitted(), "x", type="response"), r"where numbers are shown: to_frame\(type="),
     (lambda: lmm.emmeans(fitted(), "x", transform="response"), r"type='response'\), or by regrid\(\)"),
     (lambda: lmm.emmeans(fitted(), "x", infer=True), r"summary\(infer="),
+    (lambda: lmm.joint_tests(fitted(), type=3), "there are res, by, at"),
     (lambda: lmm.emmeans(fitted(), "x", mode="satterthwaite"), "did you mean 'df_method'"),
     (lambda: fitted().anova(test="F"), "df_method='normal' gives chi-square"),
     (lambda: lmm.fit(FORMULA, DATA, cov_struct="ar1"), r"covariances of residuals stand in the formula, ar1\(visit"),

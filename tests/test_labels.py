@@ -24,6 +24,28 @@ ODD = {
 }
 
 
+DAYS = np.datetime64("2020-01-01") + np.repeat(np.arange(10), 4)
+
+
+@pytest.mark.parametrize(
+    ("groups", "kind"),
+    [
+        (DAYS, "M"),  # pandas has no days of its own
+        (DAYS - DAYS[0], "m"),
+        (np.array(list(map(pd.Timestamp, DAYS)), dtype=object), "M"),
+        (np.array([day.item() for day in DAYS], dtype=object), "O"),
+        (np.repeat(np.arange(10), 4).astype(object), "O"),
+        (np.repeat(np.arange(10), 4).astype(np.int8), "i"),
+    ],
+    ids=["days", "spans of days", "Timestamps", "dates", "objects", "small integers"],
+)
+def test_groups_of_an_array_have_labels_of_any_type(groups, kind):
+    design = lmm.design_from_arrays(np.arange(40.0) ** 2, np.ones((40, 1)), groups)
+    levels = lmm.fit(design).random_effects["groups"].index
+    assert levels.dtype.kind == kind and len(levels) == 10
+    assert list(levels) == sorted(set(pd.Series(groups)))
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [

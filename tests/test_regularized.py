@@ -273,6 +273,7 @@ def test_issue_8902_summary_of_a_regularized_fit():
     assert "L1-penalized" in text
     assert all(name in text for name in NAMES)
     assert "var" not in repr(result)
+    assert "L1-penalized" in result.glance().to_latex(caption="A path")  # the title gives way
     free = str(regularized(0.0).summary(xname_fe=list("abcde")))
     assert " e " in free
 

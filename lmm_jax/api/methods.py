@@ -76,16 +76,16 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
         or design.nobs > _FEW_ROWS
     ):
         return task
-    if not _is_minimized_as_compressed(design.plan.index, design.exog.shape[1]):
+    if not _is_one_program(design.plan.index, design.exog.shape[1]):
         return task
     program = partial(_compress_and_minimize, **_options(task, task.maxiter))
     return task._replace(begun=design.compressed_by(program))
 
 
-def _is_minimized_as_compressed(index: Any, p: int) -> bool:
-    """Whether nothing stands between the layout of p fixed effects and its optimum, in a program.
+def _is_one_program(index: Any, p: int) -> bool:
+    """Whether a layout of p fixed effects is minimized as compression makes it.
 
-    Neither groups that merge nor columns that move, nor steps that the host directs.
+    Neither with groups merged, nor in steps that the host directs.
     """
     if isinstance(index, CrossedIndex):
         return index.size(p) <= DEAR

@@ -69,7 +69,7 @@ def ranova(res: LMMResults) -> pd.DataFrame:
         index.append(drop.label)
     made = pd.DataFrame(rows, index=pd.Index(unique(index), name="term"))
     title = f"Random effects left out in turn, {method_name(res.reml)}"
-    return table(made, title, method=fitted_by(res.reml))
+    return table(made, title, method=fitted_by(res))
 
 
 class Drop(NamedTuple):

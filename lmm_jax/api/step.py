@@ -133,7 +133,7 @@ def _less_random(res: LMMResults, alpha: float) -> tuple[LMMResults, pd.DataFram
     labels = unique(["<none>", *(drop.label for drop in (*gone, *drops))])
     made = pd.DataFrame(rows, index=pd.Index(labels, name="term"))
     title = f"Random effects, {method_name(res.reml)}"
-    return res, table(made, title, method=fitted_by(res.reml))
+    return res, table(made, title, method=fitted_by(res))
 
 
 def _less_fixed(res: LMMResults, alpha: float, stays: set[str]) -> tuple[LMMResults, pd.DataFrame]:

@@ -60,18 +60,18 @@ def group_labels(
     return out
 
 
-def labels_there(
+def labels_present(
     expressions: Sequence[str],
     data: pd.DataFrame,
     context: Mapping[str, Any],
     state: dict[str, Any] | None,
 ) -> tuple[pd.Series[Any], np.ndarray]:
     """Labels of the rows in which no part of them is missing, and which rows these are, (n,)."""
-    there = are_complete(data, expressions)
-    rows = data.loc[there]
+    present = are_complete(data, expressions)
+    rows = data.loc[present]
     if not len(rows):
-        return pd.Series([], index=rows.index, dtype=object), there
-    return group_labels(expressions, rows, context, state), there
+        return pd.Series([], index=rows.index, dtype=object), present
+    return group_labels(expressions, rows, context, state), present
 
 
 def warn_of_order(what: str, labels: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ def design_from_arrays(
     complete = complete_rows(pd.DataFrame(index=index), arrays, [], missing, gaps)
     arrays, keep = complete.arrays, complete.keep
     rows = slice(None) if keep.all() else keep
-    codes, levels = factor_codes(_labels(arrays["groups"]))
+    codes, levels = factor_codes(pd.Series(arrays["groups"], copy=False))
     none = TermSource(spec=None, columns=(), group=())
     terms: list[RandomTerm] = []
     if z_names:
@@ -106,11 +106,6 @@ def design_from_arrays(
         source=None,
         sigma=read_sigma(sigma),
     )
-
-
-def _labels(groups: Any) -> pd.Series[Any]:
-    """The groups as a series of their own type: strings of every row need no other."""
-    return pd.Series(groups, dtype=groups.dtype, copy=False)
 
 
 def _response(endog: Any, index: pd.Index[Any] | None) -> tuple[np.ndarray, str]:

@@ -19,7 +19,7 @@ from ..formulas.residual import SEPARABLE, ResidualTerm
 from ..inputs.matching import find, label_shown, spelled
 from ..inputs.series import since
 from ..layouts.residual.index import ResidualRows
-from .bars import group_labels, labels_there
+from .bars import group_labels, labels_present
 from .residual import Residual
 from .residual_checks import longest_distance
 from .residual_columns import coordinates
@@ -155,9 +155,9 @@ def _new_subjects(
     if residual.subjects is None:
         return np.zeros(len(data), np.int64)
     labels = residual.subjects.unique()
-    own, there = labels_there(term.group, data, context, _remembered(residual))
+    own, present = labels_present(term.group, data, context, _remembered(residual))
     code = np.full(len(data), -1)
-    code[there] = find(labels, own, term.subject)
+    code[present] = find(labels, own, term.subject)
     arm_of = np.zeros(rows.n_subjects, np.int64)
     arm_of[rows.subject] = rows.arm
     keys = pd.Index(arm_of * len(labels) + labels.get_indexer(residual.subjects))

@@ -123,8 +123,6 @@ def factor_codes(values: pd.Series[Any]) -> tuple[np.ndarray, pd.Index[Any]]:
         except TypeError as error:
             raise DataError(f"{name!r} cannot group the rows: {error}") from error
     found = pd.Index(labels)
-    if found.dtype == object and found.inferred_type == "string":
-        found = found.astype(str)  # the type that pandas has for text
     check_spellings(found, str(name))
     return codes.astype(np.int64, copy=False), found
 

@@ -265,8 +265,8 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "max_iter": ("maxiter", "maxit"),
     "maxit": ("maxiter",),
     "maxiter": ("maxit",),
-    "na_action": ("missing",),
     "mode": ("df_method",),
+    "na_action": ("missing",),
     "n_iter": ("maxiter", "maxit"),
     "niter": ("maxiter", "maxit"),
     "nboot": ("n_boot",),
@@ -314,6 +314,10 @@ _ADVICE = {
     "contrasts": "contrasts stand in the formula: C(f, contr.sum)",
     "tran": "a transformation of the response stands in the formula, log(y), and means go back by "
     "to_frame(type='response'); others by regrid()",
+    "nAGQ": "the likelihood of a linear model is exact",
+}
+# The same of functions that make marginal means: others have something else by these names.
+_ADVICE_OF_MEANS = {
     **dict.fromkeys(
         ("transform", "regrid"),
         "means go back to the scale of the response by to_frame(type='response'), or by regrid() "
@@ -322,7 +326,6 @@ _ADVICE = {
     "type": "the scale is chosen where numbers are shown: to_frame(type='response'), "
     "summary(type='response'), predict(rows, type='response')",
     "infer": "what stands beside means is chosen where they are shown, summary(infer=True)",
-    "nAGQ": "the likelihood of a linear model is exact",
 }
 
 
@@ -362,12 +365,13 @@ def _unknown(function: str, options: Mapping[str, Any], taken: tuple[str, ...]) 
     """What to say of the first keyword that a function does not take."""
     name = next(option for option in options if option not in taken)
     right = [other for other in _ELSEWHERE.get(name.lower(), ()) if other in taken]
-    if name not in _ADVICE:
+    advice = _ADVICE | _ADVICE_OF_MEANS if "specs" in taken else _ADVICE
+    if name not in advice:
         right = right[:1] or get_close_matches(name.lower(), taken, n=1)
     if right:
         hint = f"did you mean {right[0]!r}?"
-    elif name in _ADVICE:
-        hint = _ADVICE[name]
+    elif name in advice:
+        hint = advice[name]
     else:
         known = ", ".join(t for t in taken if t != "self")
         hint = f"there are {known}" if known else "it takes none"

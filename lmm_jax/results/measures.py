@@ -226,7 +226,7 @@ def components(fit: DesignedModel, level: float) -> pd.DataFrame:
     notes = (f"Limits of the shares: level {level:g}", *warnings_of(fit))
     kinds: dict[str, Kind] = dict.fromkeys(("effect", "group", "term"), "label")
     kinds |= dict.fromkeys(("share", "conf_low", "conf_high"), "share")
-    return table(found, title, notes, method=fitted_by(fit.reml), kinds=kinds)
+    return table(found, title, notes, method=fitted_by(fit), kinds=kinds)
 
 
 def inflation_table(fit: DesignedModel, level: float) -> pd.DataFrame:

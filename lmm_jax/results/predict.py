@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..designs.bars import labels_there
+from ..designs.bars import labels_present
 from ..designs.checks import finite_vector
 from ..designs.data_frames import as_pandas
 from ..designs.design import Design
@@ -288,14 +288,14 @@ def _new_term(
     """Levels and covariates of one term for new rows; anything unseen has the level -1."""
     if term.source.group:
         remembered = copy.deepcopy(dict(term.source.state))
-        labels, there = labels_there(term.source.group, data, context, remembered)
+        labels, present = labels_present(term.source.group, data, context, remembered)
     elif groups is not None:
-        there = are_complete(data, (), groups)
-        labels = groups.loc[there]
+        present = are_complete(data, (), groups)
+        labels = groups.loc[present]
     else:
         raise DataError("the model was fitted with an array of groups: pass groups= for the rows")
     within, group = _within_groups(term), np.full(len(data), -1)
-    group[there] = find(term.levels if within is None else within.levels[0], labels, term.group)
+    group[present] = find(term.levels if within is None else within.levels[0], labels, term.group)
     known = _readable(term, data, new_levels, context)
     found = TermRows(*_new_codes(term, data.loc[known], group[known], context))
     unseen = found.unseen

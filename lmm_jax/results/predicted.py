@@ -117,9 +117,10 @@ class PredictedModel(ModelOfLevels):
             Likewise, where the model was fitted to an array of offsets.
         new_levels : {"error", "population", "nan"}
             A level that the fit has not seen: refuse; leave its random effect out of the mean
-            and add ``z' Sigma z`` to the variance; or predict NaN. A label that is missing is
-            nobody's either: with "population" such a row has the population's mean, as lme4's with
-            ``allow.new.levels=TRUE``, and NaN otherwise.
+            and add ``z' Sigma z`` to the variance; or predict NaN. A label of a grouping
+            factor that is missing is nobody's either: with "population" such a row has the
+            population's mean, as lme4's with ``allow.new.levels=TRUE``, and NaN otherwise. (A
+            variable of a component that is missing is a covariate that is missing: NaN.)
         se : bool
             Standard errors; limits are those of ``interval="confidence"`` if none is chosen.
         interval : {"confidence", "prediction"}, optional

@@ -18,7 +18,7 @@ from ..tables.page import Summary
 from .effects import LevelCovariances
 from .lmm import LMMResults
 from .saving import Saved
-from .summary import method_name
+from .summary import fitted_by
 
 
 @public
@@ -99,7 +99,7 @@ class RegularizedResults(LMMResults):
     ) -> Summary:
         """Tables of the fit; see :meth:`LMMResults.summary`."""
         if title is None:
-            title = f"Linear mixed model, {self._made_by} {method_name(self.reml)}"
+            title = f"Linear mixed model, {fitted_by(self)}"
         return super().summary(yname, xname_fe, xname_re, title, alpha, df_method, level=level)
 
     def __repr__(self) -> str:

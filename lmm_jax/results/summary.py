@@ -50,7 +50,7 @@ def summarize(
     sheets += [_fixed(results, fixed, level)] if fixed else []
     how = (f"Degrees of freedom: {results.df_method}",) * bool(fixed)
     notes = (*how, *warnings_of(results))
-    method = f"{results._made_by} {method_name(results.reml)}"
+    method = fitted_by(results)
     return Summary(title=title, sheets=tuple(sheets), notes=notes, method=method)
 
 
@@ -59,9 +59,9 @@ def method_name(reml: bool) -> str:
     return "REML" if reml else "ML"
 
 
-def fitted_by(reml: bool) -> str:
-    """The criterion, as small print has it."""
-    return f"{FitRecord._made_by} {method_name(reml)}"
+def fitted_by(results: FitRecord) -> str:
+    """How a fit was made, and the criterion, as small print has it."""
+    return f"{results._made_by} {method_name(results.reml)}"
 
 
 def warnings_of(results: FitRecord) -> tuple[str, ...]:

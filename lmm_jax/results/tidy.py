@@ -42,7 +42,7 @@ def variance_table(results: FitRecord) -> pd.DataFrame:
     title = f"Variances and correlations, {method_name(results.reml)}"
     notes, advice = _reference_note(results)
     notes += warnings_of(results)
-    method = fitted_by(results.reml)
+    method = fitted_by(results)
     return table(frame, title, notes, method=method, advice=advice, kinds=kinds)
 
 
@@ -164,7 +164,7 @@ def glance(results: FitRecord) -> pd.DataFrame:
             **{name: [value] for name, value in _shares(results).items()},
         }
     )
-    title, method = f"Fit by {method_name(results.reml)}", fitted_by(results.reml)
+    title, method = f"Fit by {method_name(results.reml)}", fitted_by(results)
     return table(frame, title, warnings_of(results), method=method)
 
 

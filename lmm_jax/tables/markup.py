@@ -200,7 +200,7 @@ def _column(table: Cells, j: int) -> list[str]:
 
 def _head(table: Cells, j: int) -> list[str]:
     """Lines of what stands above a column, no wider than a name or the column if these are few."""
-    text, lines = table.header[j], [""]
+    text, lines = table.header[j].strip(), [""]
     few = min(len(text) // _HEAD_LINES, _PARAGRAPH)
     most = max([_NAME, few, *map(len, _column(table, j))])
     for word in re.findall(r"\S+|\s+", text):
