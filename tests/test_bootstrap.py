@@ -473,7 +473,7 @@ def test_large_crossed_models_are_fitted_one_after_another(monkeypatch):
     """Maximal models of subjects and items, whose lanes would fill the memory: the same draws."""
     res = FITS["crossed"]()
     together = lmm.bootstrap(res, 6, seed=3).replicates
-    monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.layout"], "_DEAR", 0)
+    monkeypatch.setattr(sys.modules["lmm_jax.layouts.crossed.index"], "_DEAR", 0)
     alone = lmm.bootstrap(res, 6, seed=3).replicates
     assert alone.converged.all()
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):

@@ -17,7 +17,7 @@ from lmm_jax.layouts.crossed import (
     pair_sums,
     traces,
 )
-from lmm_jax.layouts.crossed import layout as layout_module
+from lmm_jax.layouts.crossed import index as index_module
 from lmm_jax.layouts.crossed.core_index import entry_pairs
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.numerics import inverses, linalg
@@ -289,7 +289,7 @@ def test_prepared_sums_change_no_derivative(name, kind, monkeypatch):
 @pytest.mark.parametrize("name", ["intercepts", "slopes of users", "three factors"])
 def test_rough_steps_that_fail_are_given_up(name, error, monkeypatch):
     """Inverses that are worse than they say cost steps, not the optimum."""
-    monkeypatch.setattr(layout_module, "_DEAR", 0)
+    monkeypatch.setattr(index_module, "_DEAR", 0)
     want = lmm.fit(MODELS[name], ratings(), runtime="numpy")
     asked = []
 

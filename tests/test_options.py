@@ -13,7 +13,7 @@ import scipy.optimize
 from helpers import Term, assert_close, dense_gls, random_root
 
 import lmm_jax as lmm
-from lmm_jax.layouts.crossed import layout as crossed
+from lmm_jax.layouts.crossed import index as crossed
 from lmm_jax.likelihood.profile import profile_jet
 from lmm_jax.optimize import history
 from lmm_jax.penalties import L2, LogDet, SmoothL1, SmoothSCAD

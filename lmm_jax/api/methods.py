@@ -15,8 +15,7 @@ from ..covariance.params import Params
 from ..designs.design import Design
 from ..errors import ConvergenceWarning, warn_user
 from ..layouts.compress import layout_of_rows
-from ..layouts.crossed.index import CrossedIndex
-from ..layouts.crossed.layout import DEAR
+from ..layouts.crossed.index import CrossedIndex, is_dear
 from ..layouts.group_index import GroupIndex
 from ..layouts.grouped import GroupedLayout
 from ..layouts.merged import WORTH_MERGING, trim
@@ -88,7 +87,7 @@ def _is_one_program(index: Any, p: int) -> bool:
     Neither with groups merged, nor in steps that the host directs.
     """
     if isinstance(index, CrossedIndex):
-        return index.size(p) <= DEAR
+        return not is_dear(index.size(p))
     return isinstance(index, GroupIndex) and index.size(p) < WORTH_MERGING
 
 

@@ -20,6 +20,13 @@ from .core_index import CorePlan, LinkIndex, link_groups, padded, plan_core, tak
 
 # Columns of a block up to which empty blocks may be added, to share compiled programs.
 _SMALL_BLOCK = 32
+# Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
+_DEAR = 1 << 17
+
+
+def is_dear(size: int) -> bool:
+    """Whether steps on a layout of so many numbers are directed from the host."""
+    return size > _DEAR
 
 
 @jax.tree_util.register_dataclass

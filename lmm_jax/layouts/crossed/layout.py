@@ -36,6 +36,7 @@ from . import links as sparse
 from .arrays import CrossedArrays
 from .core_factors import core_factors
 from .curvature import average_information, curvature, psi_moments, psi_slopes
+from .index import is_dear
 from .jet import (
     CrossedTerms,
     conditional_means,
@@ -50,8 +51,6 @@ from .pair_sums import expected_size, room_for_sums
 
 # Relative standard deviations of the core's effects beyond which derivatives need all digits.
 _MODERATE = 30.0
-# Numbers in the core and pairs of entries beyond which an evaluation takes milliseconds.
-DEAR = 1 << 17
 # Products of pairs of entries up to which many responses gain side by side, 40 by 30 levels where
 # rows differ; and numbers in the core, which lanes work off one by one: a core of 50 columns takes
 # a fifth to two fifths of the time, one of 200 as long, one of 400 more than twice as long.
@@ -156,7 +155,7 @@ class CrossedLayout(CrossedArrays):
 
     def is_dear(self) -> bool:
         """See :meth:`Layout.is_dear`."""
-        return self.size() > DEAR
+        return is_dear(self.size())
 
     def gains_by_lanes(self, *, own_rows: bool) -> bool:
         """See :meth:`Layout.gains_by_lanes`: not where arithmetic outweighs the calls of NumPy."""
