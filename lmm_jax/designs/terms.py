@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse
-import scipy.sparse.csgraph
 
 from ..covariance.structures import Structure, Unstructured
 from ..errors import DataError
 from ..inputs.matching import check_spellings
 from ..inputs.series import check_told_apart
 from ..numerics.blocks import level_columns
+from ..numerics.components import connected
 from ..reprs import brief
 from .relationship import Relationship
 
@@ -212,12 +212,8 @@ def connected_rows(codes: Sequence[np.ndarray], n_levels: Sequence[int]) -> tupl
         [code + at for code, at in zip(codes, offsets[:-1], strict=True)], axis=1
     )
     left, right = np.repeat(nodes[:, :1], nodes.shape[1] - 1, axis=1), nodes[:, 1:]
-    graph = scipy.sparse.coo_array(
-        (np.ones(left.size, dtype=np.int8), (left.ravel(), right.ravel())),
-        shape=(offsets[-1], offsets[-1]),
-    )
-    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return label[nodes[:, 0]].astype(np.int64), int(count)
+    count, label = connected(left.ravel(), right.ravel(), int(offsets[-1]))
+    return label[nodes[:, 0]].astype(np.int64), count
 
 
 def coefficient_term(

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 
 from ...errors import DataError
+from ...numerics.components import connected
 from ...numerics.devices import ByDevice
 from ...numerics.memory import memory_size
 from ...numerics.shapes import round_up
@@ -195,12 +194,7 @@ def core_blocks(
     group: np.ndarray, level: np.ndarray, n_groups: int, n_levels: int
 ) -> tuple[int, np.ndarray]:
     """Connected components of groups and levels: their number, and that of each node."""
-    graph = scipy.sparse.coo_array(
-        (np.ones(group.size, dtype=np.int8), (group, n_groups + level)),
-        shape=(n_groups + n_levels,) * 2,
-    )
-    count, label = scipy.sparse.csgraph.connected_components(graph, directed=False)
-    return int(count), label
+    return connected(group, n_groups + level, n_groups + n_levels)
 
 
 def _blocks(
