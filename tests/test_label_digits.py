@@ -1,5 +1,6 @@
 """Labels keep all their digits and their declared order, whatever container they come in."""
 
+import datetime
 import decimal
 
 import numpy as np
@@ -239,7 +240,7 @@ def test_dictionaries_of_arrow_with_equal_or_empty_entries():
 # ------------------------------------------------------------ types that pandas cannot work with
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.longdouble])
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, ">f8", ">i4", ">u2"])
 def test_short_and_long_floats_are_labels_and_factors(kind):
     data = pd.DataFrame(BASE).assign(g=G.astype(kind), v=(G % 5).astype(kind))
     plain = pd.DataFrame(BASE).assign(g=G, v=G % 5)
@@ -248,6 +249,8 @@ def test_short_and_long_floats_are_labels_and_factors(kind):
     np.testing.assert_allclose(res.predict(data, conditional=True), res.fittedvalues)
     assert len(res.random_effects_frame(output="polars")) == L
     assert lmm.row_index(G.astype(kind)).n_groups == lmm.row_index(G).n_groups
+    given = lmm.fit("y ~ 1", data, groups=G.astype(kind))
+    assert given.predict({"v": [1]}, groups=[G[0]], conditional=True).notna().all()
     visits = data.assign(v=(np.arange(N) % 6).astype(kind))
     assert np.isfinite(lmm.fit("y ~ C(v) + cs(v | g)", visits).llf)
 
@@ -351,3 +354,32 @@ def test_distances_are_exact_and_too_many_are_refused():
     data = pd.DataFrame(BASE).assign(g=G, v=10**18 + np.arange(N) * (10**12 + 1) + np.arange(N) % 7)
     with pytest.raises(DataError, match=r"distances, up to \d+ are taken"):
         lmm.fit("y ~ x + toep(v | g)", data)
+
+
+def test_times_a_nanosecond_apart_at_midnight_are_not_their_day():
+    midnight = pd.DatetimeIndex(np.datetime64("2024-06-02T00:00:00.000000000") + np.arange(4))
+    data = pd.DataFrame(BASE).assign(g=G, t=midnight[np.arange(N) % 4])
+    res = lmm.fit("y ~ C(t) + (1 | g)", data)
+    assert len(res.fe_params) == 4 and len(set(res.fe_params.index)) == 4
+    both = lmm.fit("y ~ 1 + (1 | g:t)", data)
+    np.testing.assert_allclose(both.predict(data, conditional=True), both.fittedvalues)
+
+
+def test_the_hour_that_comes_twice_is_found_from_another_zone():
+    hours = pd.date_range("2024-11-02 20:00", periods=12, freq="h", tz="America/New_York")
+    data = pd.DataFrame(BASE).assign(t=hours[np.arange(N) % 12])
+    res = lmm.fit("y ~ 1 + (1 | t)", data)
+    moved = data.assign(t=data["t"].dt.tz_convert("UTC"))
+    np.testing.assert_array_equal(res.predict(moved, conditional=True), res.fittedvalues)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [np.timedelta64(1, "s"), datetime.timedelta(seconds=1), pd.Timedelta(seconds=1)],
+    ids=["numpy", "python", "pandas"],
+)
+def test_a_reference_is_a_span_of_time_of_any_kind(ref):
+    spans = pd.to_timedelta(np.arange(N) % 3, unit="s")
+    res = lmm.fit("y ~ C(t) + (1 | g)", pd.DataFrame(BASE).assign(g=G, t=spans))
+    found = lmm.emmeans(res, "t").contrast("trt.vs.ctrl", ref=ref)
+    assert all(label.endswith("- 0 days 00:00:01") for label in found.to_frame()["contrast"])

@@ -275,6 +275,7 @@ _ELSEWHERE: dict[str, tuple[str, ...]] = {
     "optimizer": ("method",),
     "random_state": ("seed",),
     "re_form": ("conditional",),
+    "re_formula": ("conditional",),
     "reps": ("n_boot", "n_sim", "n"),
     "rng": ("seed",),
     "samples": ("n_boot", "n_sim", "n"),
@@ -318,6 +319,13 @@ _ADVICE = {
 }
 # The same of functions that make marginal means: others have something else by these names.
 _ADVICE_OF_MEANS = {
+    **dict.fromkeys(
+        ("method", "ref", "reverse"),
+        "contrasts are made of means, lmm.emmeans(res, 'f').pairs(reverse=True), or "
+        ".contrast('trt.vs.ctrl', ref='a')",
+    ),
+    **dict.fromkeys(("var", "trend"), "slopes of a covariate are lmm.emtrends(res, 'f', 'x')"),
+    "data": "leave it out: means are made of the rows of the fit",
     **dict.fromkeys(
         ("transform", "regrid"),
         "means go back to the scale of the response by to_frame(type='response'), or by regrid() "

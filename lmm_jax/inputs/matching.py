@@ -63,7 +63,8 @@ def _spellings(label: Any) -> tuple[str, ...]:
         return (f"{text}.0", text)
     if isinstance(label, float | np.floating) and float(label).is_integer():
         return (text, str(int(label)))
-    if isinstance(label, datetime) and label.time() == time() and label.tzinfo is None:
+    midnight = isinstance(label, datetime) and label.time() == time() and label.tzinfo is None
+    if midnight and not getattr(label, "nanosecond", 0):  # which no time of Python has
         return (text, label.date().isoformat())
     if isinstance(label, date) and not isinstance(label, datetime):
         return (f"{text} 00:00:00", text)
@@ -146,6 +147,9 @@ def _places(levels: pd.Index[Any], labels: pd.Index[Any], what: str) -> np.ndarr
             "be told apart"
         )
     out = np.full(len(labels), -1, dtype=np.int64)
+    zone = getattr(levels, "tz", None)
+    if zone is not None and getattr(labels, "tz", None) is not None:
+        labels = labels.tz_convert(zone)  # type: ignore[attr-defined]  # the hour that comes twice
     if _same_kind(levels, labels):
         out[:] = levels.get_indexer(labels)
         if _are_plain(levels) and _are_plain(labels):

@@ -177,13 +177,16 @@ def since(values: Any, first: Any) -> np.ndarray:
 def settled(values: Any) -> Any:
     """A series or array of pandas or NumPy in a type that can be sorted and grouped by.
 
-    Floats of 16 bits become such of 32, of more than 64 bits such of 64 if that tells as many
-    numbers apart; dictionaries of Arrow categoricals; Arrow's lists, structs and views objects.
+    Bytes in another order than this machine's are turned. Floats of 16 bits become such of 32, of
+    more than 64 bits such of 64 if that tells as many numbers apart; dictionaries of Arrow
+    categoricals; Arrow's lists, structs and views objects.
     """
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype):
-        if not _is_odd_float(dtype):
+        if not _is_odd(dtype):
             return values
+        if not dtype.isnative:
+            return settled(values.astype(dtype.newbyteorder("=")))
         return values.astype(np.float32) if dtype.itemsize == 2 else _narrowed(values)
     if not isinstance(dtype, pd.ArrowDtype):
         return values
@@ -201,9 +204,11 @@ def settled(values: Any) -> Any:
     return found
 
 
-def _is_odd_float(dtype: Any) -> bool:
+def _is_odd(dtype: Any) -> bool:
     """Whether pandas has no index or no sorting of numbers of this type."""
-    return isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize not in (4, 8)
+    if not isinstance(dtype, np.dtype):
+        return False
+    return not dtype.isnative or (dtype.kind == "f" and dtype.itemsize not in (4, 8))
 
 
 def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.DataFrame:
@@ -211,7 +216,7 @@ def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.Da
     found = {
         name: settled(frame[name])
         for name, kind in frame.dtypes.items()
-        if (isinstance(kind, pd.ArrowDtype) or _is_odd_float(kind)) and wanted(name)
+        if (isinstance(kind, pd.ArrowDtype) or _is_odd(kind)) and wanted(name)
     }
     if not found:
         return frame

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
 from fractions import Fraction
 from math import gcd, lcm
 from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ...errors import DataError
 from ...inputs.arguments import choice, is_whole, shown, whole_number
 from ...inputs.by_label import in_order, row_names
+from ...inputs.matching import spelling
 
 # Names of polynomial contrasts, and how many there are unless more are asked for.
 _DEGREES = ("linear", "quadratic", "cubic", "quartic")
@@ -160,8 +163,12 @@ def _references(ref: Any, called: Sequence[Sequence[str]]) -> list[int]:
 
 def _reference(ref: Any, called: Sequence[Sequence[str]]) -> int:
     k, levels = len(called[0]), ", ".join(called[0][:12])
+    if isinstance(ref, timedelta | np.timedelta64):
+        ref = pd.Timedelta(ref)
+    elif isinstance(ref, date | np.datetime64):
+        ref = pd.Timestamp(ref)
     number = isinstance(ref, Real) and not isinstance(ref, bool)
-    for name in (str(ref), f"{ref:g}") if number else (str(ref),):
+    for name in (str(ref), f"{ref:g}" if number else spelling(ref)):
         for names in called:
             if name in names:
                 return names.index(name)
