@@ -234,7 +234,10 @@ def test_many_responses_of_other_layouts(kind):
 def test_replicates_know_it_too():
     """The variance of estimates over replicates is what the model says it is."""
     res = meta("yi ~ 1 + (1 | trial)")
-    boot = lmm.bootstrap(res, 2000, seed=1).params()
+    drawn = lmm.bootstrap(res, 2000, seed=1)
+    known = drawn.statistics("sdcor")
+    assert (known.bias[-1], known.std_error[-1]) == (0, 0)  # not what rounding leaves
+    boot = drawn.params()
     assert (boot["sigma"] == 1.0).all()
     assert abs(np.log(boot["Intercept"].std() / res.bse_fe.iloc[0])) < 0.06  # four errors: 0.063
 

@@ -82,19 +82,22 @@ class BootstrapStatistics(Shown):
     @property
     def bias(self) -> np.ndarray:
         """Mean of the replicates less the estimate, (s,)."""
-        return self._columns(np.mean) - self.estimate
+        return self._columns(lambda v: v[0] + np.mean(v - v[0])) - self.estimate
 
     @property
     def std_error(self) -> np.ndarray:
         """Standard deviation of the replicates, (s,)."""
-        return self._columns(lambda v: np.std(v, ddof=1) if v.size > 1 else np.nan)
+        return self._columns(lambda v: np.std(v - v[0], ddof=1) if v.size > 1 else np.nan)
 
     def _quantiles(self, level: float) -> np.ndarray:
         # order statistic (R + 1) level, as boot.ci takes it
         return self._columns(lambda v: np.quantile(v, level, method="weibull"))
 
     def _columns(self, fun: Callable[[np.ndarray], Any]) -> np.ndarray:
-        """A function of the finite values of every column."""
+        """A function of the finite values of every column.
+
+        Means of values less their first are exact where all of them are one, a sigma that is known.
+        """
         finite = (column[np.isfinite(column)] for column in self.values.T)
         return np.array([fun(v) if v.size else np.nan for v in finite], dtype=float)
 
