@@ -356,6 +356,16 @@ def test_distances_are_exact_and_too_many_are_refused():
         lmm.fit("y ~ x + toep(v | g)", data)
 
 
+def test_no_time_is_no_reference():
+    days = pd.Timestamp("2024-06-02") + pd.to_timedelta(np.arange(N) % 3, unit="D")
+    means = lmm.emmeans(lmm.fit("y ~ C(t) + (1 | g)", pd.DataFrame(BASE).assign(g=G, t=days)), "t")
+    with pytest.raises(DataError, match="ref=NaT: there are the levels 2024-06-02,"):
+        means.contrast("trt.vs.ctrl", ref=pd.NaT)
+    day = datetime.date(2024, 6, 3)
+    found = means.contrast("trt.vs.ctrl", ref=day).to_frame()
+    assert found["contrast"].str.endswith("2024-06-03)").all()
+
+
 def test_times_a_nanosecond_apart_at_midnight_are_not_their_day():
     midnight = pd.DatetimeIndex(np.datetime64("2024-06-02T00:00:00.000000000") + np.arange(4))
     data = pd.DataFrame(BASE).assign(g=G, t=midnight[np.arange(N) % 4])

@@ -57,7 +57,7 @@ def _spellings(label: Any) -> tuple[str, ...]:
     if isinstance(label, str):
         return (str(label),)
     text = str(label)
-    if isinstance(label, bool | np.bool_):
+    if isinstance(label, bool | np.bool_) or label is pd.NaT:  # a datetime without a time
         return (text,)
     if isinstance(label, int | np.integer):
         return (f"{text}.0", text)

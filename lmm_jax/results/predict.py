@@ -185,16 +185,26 @@ def new_rows(
             for term, take in zip(design.terms, chosen, strict=True)
             if noise or any(chosen)
         ]
-        residual = None
-        if design.residual is not None:
-            whole = conditional and bool(design.residual.term.correlation)
-            if whole or noise:
-                residual = new_residual_rows(design.residual, data, source.context, whole=whole)
-            if whole and residual is not None and new_levels == "error":
-                check_subjects(design.residual, residual, data, source.context)
+        residual = _new_residual(design, data, conditional, noise, new_levels)
     given_weights = 1.0 if weights is None else weights[keep]
     inside, outside = _divided(chosen, terms)
     return Rows(index, keep, X, given, inside, given_weights, residual, outside=outside)
+
+
+def _new_residual(
+    design: Design | Kept, data: pd.DataFrame, conditional: bool, noise: bool, new_levels: str
+) -> ResidualRows | None:
+    """Where rows stand beside a residual covariance, as far as it is asked for."""
+    residual, source = design.residual, design.source
+    if residual is None or source is None:
+        return None
+    whole = conditional and bool(residual.term.correlation)
+    if not (whole or noise):
+        return None
+    found = new_residual_rows(residual, data, source.context, whole=whole)
+    if whole and new_levels == "error":
+        check_subjects(residual, found, data, source.context)
+    return found
 
 
 def _warn_of_unestimable(design: Design | Kept, matrix: np.ndarray) -> None:
