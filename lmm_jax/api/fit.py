@@ -29,7 +29,7 @@ from ..optimize.newton import DECREMENT_TOL, FLAT, MESSAGES, Solution
 from ..results.lmm import LMMResults
 from .following import settle
 from .label import label
-from .methods import Run, Task, begin, run_methods
+from .methods import Begun, Run, Task, begin, run_methods
 from .options import (
     Options,
     covariance_masks,
@@ -249,7 +249,11 @@ def fit_begun(model: Design, begun: Solution | None, options: Options, runtime: 
     """The fit of a design, of which the optimum may be known."""
     with float64(), running_on(runtime) as log:
         task = Task(
-            design=model, reml=options.reml, maxiter=options.maxiter, gtol=options.gtol, begun=begun
+            design=model,
+            reml=options.reml,
+            maxiter=options.maxiter,
+            gtol=options.gtol,
+            begun=None if begun is None else Begun(begun),
         )
         run = _run(task, ("newton",))
     result = label(run, model, options, log.runtime)

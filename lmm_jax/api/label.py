@@ -8,10 +8,9 @@ from ..designs.design import Design
 from ..designs.labels import term_labels
 from ..designs.residual import residual_label, visit_counts
 from ..errors import DataError
-from ..inference.estimates import Estimates, estimate, is_flat, is_in_range
+from ..inference.estimates import Estimates, find, is_in_range, kept
 from ..inference.monte_carlo import approximation
 from ..inference.residuals.rows import row_thetas
-from ..inference.sought import sought_at
 from ..optimize.newton import CONVERGED, FLAT, MESSAGES
 from ..results.lmm import LMMResults
 from .methods import Run
@@ -42,16 +41,13 @@ _ON_ITS_WAY = 1e-8
 def label(run: Run, model: Design, options: Options, runtime: str) -> LMMResults:
     """Carry the answer back to the data's units, and name its parts."""
     layout = model.compressed.of_fit
-    sought = sought_at(run.solution, layout, reml=options.reml)
-    unit = layout.log_unit(np.asarray(run.solution.theta))
-    estimates = estimate(
-        run.solution, layout, reml=options.reml, held=model.held, sought=sought, log_unit=unit
-    )
+    found = run.found or find(run.solution, layout, reml=options.reml)
+    estimates = kept(found.estimates, model.held)
     if layout is not model.compressed.layout:  # whose random effects are asked for
         beta = estimates.beta_layout + model.compressed.moved
         estimates = estimates._replace(beta_layout=beta)
     _check_range(estimates, model)
-    flat = is_flat(sought or run.solution, layout.structures, estimates.singular)
+    flat = bool(found.flat)
     status, message = _verdict(int(run.solution.status), estimates, model, flat=flat)
     return LMMResults(
         estimates=estimates,

@@ -14,6 +14,7 @@ from jax import Array
 from ..covariance.params import Params
 from ..designs.design import Design
 from ..errors import ConvergenceWarning, warn_user
+from ..inference.estimates import Found, find
 from ..layouts.compress import layout_of_rows
 from ..layouts.crossed.index import CrossedIndex, is_dear
 from ..layouts.group_index import GroupIndex
@@ -37,6 +38,13 @@ _find_starts = compiled(find_starts, static="reml", host=1e-6)
 _FEW_ROWS = 4096
 
 
+class Begun(NamedTuple):
+    """A plain fit that came with the compression."""
+
+    solution: Solution
+    found: Found | None = None  # what it says of the data, if the same program told that
+
+
 class Task(NamedTuple):
     """One fit as the user has asked for it."""
 
@@ -48,7 +56,7 @@ class Task(NamedTuple):
     start: Params | None = None
     watch: Recorder | None = None  # notes the steps
     theta: np.ndarray | None = None  # where a plain fit begins, in the layout's coordinates
-    begun: Solution | None = None  # the plain fit, where it came with the compression
+    begun: Begun | None = None
 
 
 class Run(NamedTuple):
@@ -57,6 +65,7 @@ class Run(NamedTuple):
     solution: Solution | ConstrainedSolution
     method: str
     hist: pd.DataFrame | None
+    found: Found | None = None  # what the solution says of the data, where that is known
 
 
 def begin(task: Task, methods: tuple[str, ...]) -> Task:
@@ -78,7 +87,7 @@ def begin(task: Task, methods: tuple[str, ...]) -> Task:
     if not _is_one_program(design.plan.index, design.exog.shape[1]):
         return task
     program = partial(_compress_and_minimize, **_options(task, task.maxiter))
-    return task._replace(begun=design.compressed_by(program))
+    return task._replace(begun=Begun(*design.compressed_by(program)))
 
 
 def _is_one_program(index: Any, p: int) -> bool:
@@ -94,13 +103,14 @@ def _is_one_program(index: Any, p: int) -> bool:
 @partial(compiled, static=("groups", "reml"), host=3e-6)
 def _compress_and_minimize(
     rows: tuple[Any, ...], sigma2: Any, *, groups: tuple[int, ...], reml: bool, **options: Any
-) -> tuple[Any, tuple[Array, Array], Solution]:
+) -> tuple[Any, tuple[Array, Array], tuple[Solution, Found]]:
     layout = layout_of_rows(*rows)
     if sigma2 is not None:
         layout = replace(layout, sigma2=sigma2)
     few = trim(layout, groups) if isinstance(layout, GroupedLayout) else layout
     reach = layout.ranks(), layout.within_rss()
-    return layout, reach, minimize(few, reml=reml, **options)
+    solution = minimize(few, reml=reml, **options)
+    return layout, reach, (solution, find(solution, layout, reml=reml))
 
 
 def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
@@ -115,7 +125,10 @@ def run_methods(task: Task, methods: tuple[str, ...]) -> Run:
             f"method {method!r} did not converge, trying {methods[i + 1]!r}", ConvergenceWarning
         )
     hist = _history(rows) if rows else None
-    return Run(jax.tree.map(np.asarray, solution), method, hist)
+    begun = task.begun
+    found = begun.found if begun is not None and solution is begun.solution else None
+    solution, found = jax.tree.map(np.asarray, (solution, found))
+    return Run(solution, method, hist, found)
 
 
 def _run(task: Task, name: str) -> Any:
@@ -126,7 +139,7 @@ def _run(task: Task, name: str) -> Any:
         starts = start_points(task.design, task.problem, task.start)
         return _constrained(task.problem)(starts, task.problem, **options)
     if task.begun is not None:
-        return task.begun
+        return task.begun.solution
     start: Any = task.theta
     if task.start is not None:
         start = start_theta(task.design, task.start)

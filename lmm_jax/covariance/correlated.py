@@ -201,11 +201,12 @@ class Correlated(Structure):
         s = xp.sqrt(xp.mean(sd * sd))[None] if self.equal else xp.log(sd)
         return xp.concatenate([s, self.correlation.start(xp.zeros((), sd.dtype))])
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """See :meth:`Structure.canonical`."""
         if not self.equal:
             return theta
-        return np.concatenate([positive(theta[..., :1]), theta[..., 1:]], axis=-1)
+        sizes = positive(theta[..., :1])
+        return namespace(theta).concatenate([sizes, theta[..., 1:]], axis=-1)
 
     def mapped(self, theta: Any, A: Any) -> Any:
         """See :meth:`Structure.mapped`; A is a multiple of the identity."""

@@ -125,7 +125,7 @@ class ResidualStructure(Structure):
         """See :meth:`Structure.inverse`."""
         return self.factor(theta), namespace(theta).ones((), bool)
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """See :meth:`Structure.canonical`."""
         return theta
 

@@ -154,7 +154,7 @@ class Structure:
         """Theta, (m,), of uncorrelated coefficients with standard deviations near sd, (k,)."""
         raise NotImplementedError
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """The theta that is reported: signs fixed, exact zeros for negligible pivots, (..., m)."""
         raise NotImplementedError
 
@@ -299,7 +299,7 @@ class CompoundSymmetry(Structure):
         xp = namespace(sd)
         return xp.broadcast_to(xp.sqrt(xp.mean(sd * sd)), (2,))
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """See :meth:`Structure.canonical`."""
         return positive(theta)
 
@@ -353,15 +353,16 @@ class Identity(Structure):
         xp = namespace(sd)
         return xp.sqrt(xp.mean(sd * sd))[None]
 
-    def canonical(self, theta: np.ndarray) -> np.ndarray:
+    def canonical(self, theta: Any) -> Any:
         """See :meth:`Structure.canonical`."""
         return positive(theta)
 
 
-def positive(theta: np.ndarray) -> np.ndarray:
+def positive(theta: Any) -> Any:
     """Sizes of numbers, zero where they are negligible."""
-    size = np.abs(theta)
-    return np.where(size < ZERO_PIVOT, 0.0, size)
+    xp = namespace(theta)
+    size = xp.abs(theta)
+    return xp.where(size < ZERO_PIVOT, 0.0, size)
 
 
 class OfTerms:

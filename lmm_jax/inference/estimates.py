@@ -14,7 +14,7 @@ import numpy as np
 
 from ..covariance.structures import Structure
 from ..covariance.theta import factor_blocks, theta_slices
-from ..layouts.contract import Maps
+from ..layouts.contract import Layout, Maps
 from ..numerics.eigen import eigen_of_many, singular
 from ..numerics.namespace import NUMPY, namespace, on_host
 from ..numerics.read_only import read_only
@@ -22,11 +22,13 @@ from ..optimize.constrained import ConstrainedSolution
 from ..optimize.flatness import FLAT_CURVATURE, looked_at, relative_curvature
 from ..optimize.newton import CONVERGED, Solution
 from ..reprs import brief
-from .sought import Sought
+from .sought import Sought, sought_at
 from .variance import covariance_jacobian, inverse_curvature, joint_covariance
 
 # Whitened pivots below this make a fit singular, as in lme4.
 SINGULAR_TOL = 1e-4
+# Estimates that are no arrays.
+_NUMBERS = ("scale", "deviance", "singular", "y_scale")
 # Variances below it have lost digits.
 _LEAST_VARIANCE = 1e-305
 
@@ -57,6 +59,13 @@ class Estimates(NamedTuple):
         return brief(self)
 
 
+class Found(NamedTuple):
+    """What an optimum says of the data."""
+
+    estimates: Estimates  # without the fixed effects that are held
+    flat: Any  # whether some direction of theta changes nothing: bool, or an array
+
+
 class _Optimum(NamedTuple):
     """What the estimates are made of, in the layout's coordinates."""
 
@@ -65,6 +74,20 @@ class _Optimum(NamedTuple):
     scale: Any
     deviance: Any
     cov_theta: np.ndarray
+
+
+def find(solution: Solution | ConstrainedSolution, layout: Layout, *, reml: bool) -> Found:
+    """What the optimum of one fit says of the data: of NumPy's, or traced beside the fit."""
+    sought = sought_at(solution, layout, reml=reml)
+    unit = layout.log_unit(on_host(solution.theta))
+    at = estimate(solution, layout, reml=reml, sought=sought, log_unit=unit)
+    return Found(at, is_flat(sought or solution, layout.structures, at.singular))
+
+
+def kept(at: Estimates, held: np.ndarray | None) -> Estimates:
+    """Estimates of one fit as a result has them: numbers, what was held, nothing to change."""
+    numbers = {name: _number(getattr(at, name)) for name in _NUMBERS}
+    return read_only(_with_held(at._replace(**numbers), held))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # entries that are not finite count as zero
@@ -135,7 +158,7 @@ def estimate(
         beta_layout=beta,
         y_scale=y_scale,
     )
-    return read_only(out if held is None else _with_held(out, held))
+    return read_only(_with_held(out, held))
 
 
 def _degrees(maps: Maps, used: int) -> Any:
@@ -198,9 +221,9 @@ def _in_unit(theta: np.ndarray, structures: Sequence[Structure], log_unit: Any) 
 
 
 def _number(value: Any) -> Any:
-    """A number of one fit, an array of those of many."""
+    """A number of one fit, an array of those of many; traced it stays as it is."""
     value = on_host(value)
-    return value if value.ndim else value.item()
+    return value if value.ndim or isinstance(value, jax.core.Tracer) else value.item()
 
 
 def _axes(value: Any, count: int) -> Any:
@@ -218,14 +241,17 @@ def _congruent(A: np.ndarray, S: np.ndarray) -> np.ndarray:
     return A @ S @ A.swapaxes(-1, -2)
 
 
-def _scaled(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(J: Any) -> tuple[Any, Any]:
     """Sizes of the rows, and rows of size one: squares would leave the range of floats."""
-    unit = np.abs(J).max(axis=-1)
-    return unit, J / np.where(unit > 0, unit, 1.0)[..., None]
+    xp = namespace(J)
+    unit = xp.abs(J).max(axis=-1)
+    return unit, J / xp.where(unit > 0, unit, 1.0)[..., None]
 
 
-def _with_held(estimates: Estimates, held: np.ndarray) -> Estimates:
+def _with_held(estimates: Estimates, held: np.ndarray | None) -> Estimates:
     """Put the fixed effects that were held fixed back in their places, without variance."""
+    if held is None:
+        return estimates
     free = np.isnan(held)
 
     def among(values: np.ndarray, rest: np.ndarray, axes: int = 1) -> np.ndarray:

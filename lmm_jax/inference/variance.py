@@ -63,11 +63,11 @@ def joint_covariance(cov_theta: Any, rho: Any, nu: Any) -> Any:
 
 
 def covariance_jacobian(
-    theta: np.ndarray,
-    whiteners: Sequence[np.ndarray],
+    theta: Any,
+    whiteners: Sequence[Any],
     structures: Sequence[Structure],
     scale: Any,
-) -> np.ndarray:
+) -> Any:
     """Derivative of the covariances of the data in ``(theta, tau)``.
 
     Parameters
@@ -85,23 +85,22 @@ def covariance_jacobian(
     ndarray, shape (..., n_cov + 1, m + 1)
         Rows: lower triangle of every term row by row, then the residual variance.
     """
-    m = theta_size(structures)
-    n_cov = sum(s.k * (s.k + 1) // 2 for s in structures)
-    out = np.zeros((*np.shape(scale), n_cov + 1, m + 1))
-    out[..., -1, m] = scale
-    scale, start = np.expand_dims(scale, (-2, -1)), 0
+    xp, m = namespace(theta), theta_size(structures)
+    scale = xp.asarray(scale)[..., None, None]
+    parts = []
     for s, A, at in zip(structures, whiteners, theta_slices(structures), strict=True):
         own, lower = theta[..., at], lower_rows(s.k)
         AL = A @ s.factor(own)
-        stop = start + len(lower[0])
         tangents = s.tangents if s.linear else s.tangents_at(own)
-        half = A[..., None, :, :] @ tangents @ np.swapaxes(AL, -1, -2)[..., None, :, :]
+        half = A[..., None, :, :] @ tangents @ xp.swapaxes(AL, -1, -2)[..., None, :, :]
         # A (E_j Lambda' + Lambda E_j') A', (..., m_t, k, k)
-        both = half + np.swapaxes(half, -1, -2)
-        out[..., start:stop, at] = scale * np.swapaxes(both[..., *lower], -1, -2)
-        out[..., start:stop, m] = (scale * AL @ np.swapaxes(AL, -1, -2))[..., *lower]
-        start = stop
-    return out
+        both = half + xp.swapaxes(half, -1, -2)
+        inside = scale * xp.swapaxes(both[..., *lower], -1, -2)
+        last = (scale * AL @ xp.swapaxes(AL, -1, -2))[..., *lower][..., None]
+        zeros = xp.zeros((*last.shape[:-1], m))
+        parts.append([zeros[..., : at.start], inside, zeros[..., at.stop :], last])
+    parts.append([xp.zeros((*scale.shape[:-1], m)), scale])
+    return xp.concatenate([xp.concatenate(part, axis=-1) for part in parts], axis=-2)
 
 
 def sdcor_jacobian(covariance: np.ndarray) -> np.ndarray:

@@ -102,7 +102,10 @@ def eigen_of_many(A: Any) -> tuple[Any, Any]:
     V: Any
     m, count = A.shape[-1], math.prod(A.shape[:-2])
     if namespace(A) is JAX:
-        e, V = jax.vmap(eigen)(A.reshape(-1, m, m))
+        if count == 1:
+            e, V = eigen(A.reshape(m, m))
+        else:
+            e, V = jax.vmap(eigen)(A.reshape(-1, m, m))
         return e.reshape(A.shape[:-1]), V.reshape(A.shape)
     if not 0 < m <= _JACOBI_LIMIT or count < _MANY:
         e, V = np.linalg.eigh(A)
