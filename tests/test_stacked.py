@@ -68,8 +68,9 @@ def thetas_of(layout):
     m = sum(s.n_params for s in layout.structures)
     thetas = np.random.default_rng(m).normal(size=(LANES, m))
     thetas[1] = 0.0
-    # traces of crossed factors are differences, which cost the digits of the square of theta
-    thetas[2] *= 3.0 if hasattr(layout, "links") else 30.0
+    # traces of crossed factors are differences, which cost the digits of the square of theta, and
+    # products of two in second derivatives those of its fourth power: 1e-11 at three times a draw
+    thetas[2] *= 2.0 if hasattr(layout, "links") else 30.0
     thetas[3, -1] = 0.0
     return thetas
 
