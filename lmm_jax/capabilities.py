@@ -316,8 +316,9 @@ TABLE = {
         "fit",
         {
             **_NO_ROWS,
-            "held effects": "an analysis of variance divides what all terms explain, and this fit "
-            "holds some of their effects fixed: let the held part be an offset",
+            "held effects": "an analysis of variance divides what all terms explain, and some of "
+            "their effects are held fixed or removed by a penalty: lmm.joint_tests(res) tests the "
+            "others (what is held may be an offset)",
         },
     ),
     "random_effects": _OF_LEVELS,

@@ -48,6 +48,7 @@ def test_small_print_says_which_fits_are_penalized(fits):
     ridge = lmm.fit(model, DATA, fe_pen=lambda beta: (beta**2).sum())
     notes = lmm.regression_table(fits[0], ridge).notes
     assert notes[0] == "Fitted by (1) REML, (2) REML with a penalty"
+    assert str(ridge.summary()).startswith("Linear mixed model fitted by REML with a penalty\n")
 
 
 def test_small_print_says_whose_standard_errors_are_adjusted(fits):

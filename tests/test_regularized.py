@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import samples
 from helpers import Term, assert_close, random_root
+from scipy.stats import norm
 
 import lmm_jax as lmm
 from lmm_jax import RegularizedPath, RegularizedResults, fit_regularized
@@ -110,6 +111,39 @@ def test_huge_weights_leave_the_unpenalized_coefficients():
     cov = np.linalg.inv(H[:2, :2])
     assert_close(result.cov_params().iloc[:2, :2], cov, RTOL)
     assert_close(result.bse_fe.iloc[:2], np.sqrt(np.diagonal(cov)), RTOL)
+
+
+def test_what_the_penalty_leaves_is_tested_beside_what_it_removes():
+    """Removed coefficients are the constant 0: covariances are those of the columns that stay."""
+    data = DATA.assign(f=np.tile(["a", "b", "c"], len(DATA))[: len(DATA)])
+    model = "y ~ x + f + z + (x | g)"
+    res = fit_regularized(model, data, alpha=[0, 0, 0, 0, 1e6])
+    assert list(res.nonzero) == [True, True, True, True, False]
+    H, b, _ = dense_quadratic(res)
+    cov = np.linalg.inv(H[:4, :4])
+    beta = cov @ b[:4]
+
+    def error(weights):
+        return np.sqrt(weights @ cov @ weights)
+
+    one = res.t_test("x = 0")
+    assert_close(one.sd, [error(np.eye(4)[1])], RTOL)
+    assert_close(one.pvalue, 2 * norm.sf(np.abs(beta[1]) / one.sd), 1e-7)  # of a far tail
+    two = res.wald_test("f[T.b] = 0, f[T.c] = 0", use_f=False)
+    assert_close(two.statistic, beta[2:] @ np.linalg.solve(cov[2:, 2:], beta[2:]), RTOL)
+    joint = lmm.joint_tests(res).set_index("term")
+    assert_close(joint.loc["f", "f"], two.statistic / 2, RTOL)
+    assert np.isnan(joint.loc["z", "f"])
+    assert np.isnan(res.t_test("z = 0").pvalue).all() and np.isnan(res.bse_fe["z"])
+
+    means = lmm.emmeans(res, "f")
+    grid = np.array([[1, data.x.mean(), 0, 0], [1, data.x.mean(), 1, 0], [1, data.x.mean(), 0, 1]])
+    assert_close(means.to_frame()["std_error"], [error(row) for row in grid], RTOL)
+    pairs = means.contrast("pairwise").to_frame()["std_error"]
+    between = [grid[i] - grid[j] for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert_close(pairs, [error(row) for row in between], RTOL)
+    with pytest.raises(lmm.DataError, match=r"removed by a penalty: lmm.joint_tests\(res\)"):
+        lmm.anova(res)
 
 
 def test_nothing_is_left_of_a_huge_penalty():

@@ -56,7 +56,7 @@ def penalized_estimates(
     zero = (at.sign == 0) & (quadratic.centre + at.v == 0)
     U = np.linalg.qr(quadratic.A[:, ~zero], mode="r")
     inverse = solve_triangular(U, np.eye(len(U))) / quadratic.unit[~zero, None]
-    cov = np.full(estimates.cov_beta.shape, np.nan)
+    cov = np.zeros(estimates.cov_beta.shape)  # what is removed is a constant
     cov[np.ix_(~zero, ~zero)] = inverse @ inverse.T / estimates.scale
     return estimates._replace(
         beta=np.where(zero, 0.0, estimates.beta_shift + low),

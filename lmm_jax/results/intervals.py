@@ -16,7 +16,6 @@ from ..inference.effects.prediction import (
     conditional_variance,
     gone_on,
     half_width,
-    known_covariance,
     level_variance,
     population_variance,
     row_df,
@@ -170,7 +169,7 @@ def _variance(
     noise: Noise,
 ) -> np.ndarray:
     """Variance of the predicted means, (n,)."""
-    cov_beta, X, terms = known_covariance(fit.tests.cov_beta), rows.X, rows.terms
+    cov_beta, X, terms = fit.tests.cov_beta, rows.X, rows.terms
     if noise.through is not None:
         assert fit.design is not None  # there are rows that others go on from
         X, terms = gone_on(X, terms, fit.design, noise.through)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from ..inference.effects.joint_effects import GroupEffects
-from ..inference.effects.prediction import known_covariance
 from ..inference.effects.random_effects import effect_slopes, group_effects, level_effects
 from ..inputs.arguments import coverage, flag, hinted
 from ..numerics.linalg import psd_cholesky
@@ -64,7 +63,7 @@ class ModelOfLevels(DesignedModel):
 
     def _moved_by_beta(self) -> list[np.ndarray]:
         """``D R`` with ``R R'`` the covariance of the fixed effects, (L, k, p) a term."""
-        cov: Any = self.scale * known_covariance(self.tests.cov_beta)
+        cov: Any = self.scale * self.tests.cov_beta
         root = np.asarray(psd_cholesky(cov))
         return [slopes @ root for slopes in self._effect_slopes]
 

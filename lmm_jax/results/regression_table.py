@@ -23,7 +23,7 @@ from ..tables.cells import beside_error, digits_for, rounded
 from ..tables.page import Table, table
 from ..tables.paper import method_name as name_on_paper
 from .lmm import LMMResults
-from .summary import given_beside, method_name, warnings_of
+from .summary import criterion, given_beside, warnings_of
 
 # What may stand in parentheses, and what the small print says of it.
 SHOWN = {
@@ -249,16 +249,10 @@ def _adjusted(res: LMMResults) -> list[str]:
 
 def _made(fits: Mapping[str, LMMResults]) -> list[str]:
     """How all fits were made; of each where they differ."""
-    criteria = {name: _criterion(res) for name, res in fits.items()}
+    criteria = {name: criterion(res) for name, res in fits.items()}
     if all(res._made_by == LMMResults._made_by for res in fits.values()):
         return [_of_each(LMMResults._made_by, criteria)]
     return _of_fits({name: [f"{res._made_by} {criteria[name]}"] for name, res in fits.items()})
-
-
-def _criterion(res: LMMResults) -> str:
-    """By what a fit was made, with the penalty that other words leave unsaid."""
-    unsaid = res.penalized and res._made_by == LMMResults._made_by
-    return method_name(res.reml) + " with a penalty" * unsaid
 
 
 def _of_fits(notes: Mapping[str, Sequence[str]]) -> list[str]:

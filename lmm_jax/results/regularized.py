@@ -31,7 +31,7 @@ class RegularizedResults(LMMResults):
     log-likelihood at the solution without the penalty, and zeros do not count as parameters.
     Standard errors and z tests are those of the coefficients that are not zero, as if these
     alone were fitted: neither the shrinkage nor the selection is accounted for. NaN for the
-    others.
+    others, which count as the constant 0 in means, contrasts and predictions.
 
     Attributes
     ----------
@@ -53,6 +53,10 @@ class RegularizedResults(LMMResults):
     def nonzero(self) -> pd.Series[bool]:
         """Which fixed effects are not zero."""
         return self.fe_params != 0
+
+    @property
+    def _bse_fe(self) -> np.ndarray:
+        return np.where(self.nonzero, super()._bse_fe, np.nan)
 
     @property
     def objective(self) -> float:

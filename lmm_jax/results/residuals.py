@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..designs.design import Design
 from ..errors import DataError
-from ..inference.effects.prediction import BlupErrors, known_covariance, leverages
+from ..inference.effects.prediction import BlupErrors, leverages
 from ..inference.estimates import Estimates
 from ..inference.residuals.residuals import marginal_residuals, pearson, standardized
 from ..inference.residuals.rows import row_noise
@@ -120,7 +120,7 @@ def residual_series(
         scaled = pearson(marginal - zb, noise)
         if kind == "pearson":
             return scaled if design.residual is None else scaled / sigma
-        rows, Phi = own_rows(design), known_covariance(estimates.cov_beta)
+        rows, Phi = own_rows(design), estimates.cov_beta
         h = leverages(errors(), rows.X, rows.terms, Phi, noise)
         return standardized(scaled, h, sigma)
 

@@ -38,7 +38,7 @@ def summarize(
 ) -> Summary:
     """Tables of a fit, with names of the caller's choice."""
     if title is None:
-        title = f"Linear mixed model fitted by {method_name(results.reml)}"
+        title = f"Linear mixed model fitted by {criterion(results)}"
     for what, text in {"title": title, "yname": yname}.items():
         if text is not None:
             instance(text, what, str, "a string")
@@ -59,9 +59,15 @@ def method_name(reml: bool) -> str:
     return "REML" if reml else "ML"
 
 
+def criterion(results: FitRecord) -> str:
+    """By what a fit was made, with the penalty that other words leave unsaid."""
+    unsaid = results.penalized and results._made_by == FitRecord._made_by
+    return method_name(results.reml) + " with a penalty" * unsaid
+
+
 def fitted_by(results: FitRecord) -> str:
     """How a fit was made, and the criterion, as small print has it."""
-    return f"{results._made_by} {method_name(results.reml)}"
+    return f"{results._made_by} {criterion(results)}"
 
 
 def warnings_of(results: FitRecord) -> tuple[str, ...]:

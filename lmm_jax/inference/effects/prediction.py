@@ -50,11 +50,6 @@ class BlupErrors(NamedTuple):
     slopes: Sequence[np.ndarray]  # (L, k, p) a term: derivative of the BLUPs in beta
 
 
-def known_covariance(cov_beta: np.ndarray) -> np.ndarray:
-    """The covariance with zeros for coefficients that a penalty has set to zero."""
-    return np.where(np.isnan(cov_beta), 0.0, cov_beta)
-
-
 def population_variance(X: np.ndarray, cov_beta: np.ndarray) -> np.ndarray:
     """``x' Phi x`` of every row, in the unit of Phi, (n,)."""
     return np.asarray(np.maximum(np.sum((X @ cov_beta) * X, axis=1), 0.0))
