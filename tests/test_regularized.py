@@ -11,7 +11,8 @@ from helpers import Term, assert_close, random_root
 from scipy.stats import norm
 
 import lmm_jax as lmm
-from lmm_jax import RegularizedPath, RegularizedResults, fit_regularized
+from lmm_jax import Params, RegularizedPath, RegularizedResults, fit_regularized
+from lmm_jax.inference.df.satterthwaite import satterthwaite_df
 from lmm_jax.optimize.lasso import Descent, Quadratic, descend
 from lmm_jax.penalties import L2
 
@@ -144,6 +145,19 @@ def test_what_the_penalty_leaves_is_tested_beside_what_it_removes():
     assert_close(pairs, [error(row) for row in between], RTOL)
     with pytest.raises(lmm.DataError, match=r"removed by a penalty: lmm.joint_tests\(res\)"):
         lmm.anova(res)
+
+
+def test_degrees_of_freedom_are_those_of_the_columns_that_stay():
+    """At the covariances of the whole model, held there in a fit of these columns alone."""
+    whole = lmm.fit("y ~ x + z + (x | g)", DATA)
+    res = fit_regularized("y ~ x + z + (x | g)", DATA, alpha=[0, 0, 1e6])
+    at = Params.from_components(fe_params=np.zeros(2), cov_re=whole.cov_re_unscaled.to_numpy())
+    free = Params.from_components(fe_params=np.ones(2), cov_re=np.zeros((2, 2)))
+    alone = lmm.fit("y ~ x + (x | g)", DATA, start_params=at, free=free).estimates
+    own = res.estimates
+    assert_close(own.cov_beta[:2, :2], alone.cov_beta, RTOL)
+    df = satterthwaite_df(np.eye(2), alone.cov_beta, alone.dcov_beta, own.joint_cov)
+    assert_close(res.with_df("satterthwaite").df[:2], df, RTOL)
 
 
 def test_nothing_is_left_of_a_huge_penalty():

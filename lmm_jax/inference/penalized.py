@@ -54,15 +54,18 @@ def penalized_estimates(
     step = at.v / quadratic.unit
     low = estimates.beta_low + step
     zero = (at.sign == 0) & (quadratic.centre + at.v == 0)
-    U = np.linalg.qr(quadratic.A[:, ~zero], mode="r")
+    Q, U = np.linalg.qr(quadratic.A[:, ~zero])
     inverse = solve_triangular(U, np.eye(len(U))) / quadratic.unit[~zero, None]
     cov = np.zeros(estimates.cov_beta.shape)  # what is removed is a constant
     cov[np.ix_(~zero, ~zero)] = inverse @ inverse.T / estimates.scale
+    # H_r^-1 H_r. of the coefficients that stay: d cov = S dcov S', as cov = S cov S'
+    S = np.zeros(cov.shape)
+    S[~zero] = inverse @ Q.T @ quadratic.A * quadratic.unit
     return estimates._replace(
         beta=np.where(zero, 0.0, estimates.beta_shift + low),
         beta_low=np.where(zero, -estimates.beta_shift, low),
         beta_layout=estimates.beta_layout + inward @ step,
         cov_beta=cov,
-        dcov_beta=np.full_like(estimates.dcov_beta, np.nan),
+        dcov_beta=S @ estimates.dcov_beta @ S.T,
         deviance=estimates.deviance + float(np.sum((quadratic.A @ at.v) ** 2)),
     )
