@@ -183,3 +183,15 @@ def test_arrays_with_repeated_names():
     twice = SimpleNamespace(names=["a", "a"], colnames=[], mats=[{}, {}])
     with pytest.raises(lmm.DataError, match="a component twice"):
         lmm.design_from_arrays(DATA["y"], X, DATA["g"], X, twice)
+
+
+def test_groups_by_two_columns_are_those_of_a_formula():
+    """A MultiIndex labels rows by tuples, as a column of tuples does."""
+    data = samples.frame()
+    data["h"] = np.arange(len(data)) % 2
+    want = lmm.fit("y ~ x + (1 | g:h)", data)
+    keys = pd.MultiIndex.from_frame(data[["g", "h"]])
+    for groups in (keys, pd.Series(keys.to_flat_index(), index=data.index)):
+        res = lmm.fit("y ~ x", data, groups=groups)
+        assert res.llf == pytest.approx(want.llf, rel=1e-12)
+        assert res.n_groups.item() == data.groupby(["g", "h"]).ngroups

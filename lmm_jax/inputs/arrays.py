@@ -47,6 +47,8 @@ def vector(
     """
     if isinstance(values, pd.DataFrame) and values.shape[1] == 1:
         values = values.iloc[:, 0]
+    if isinstance(values, pd.MultiIndex):  # its labels are tuples
+        values = values.to_flat_index()
     _check_index(values, what, index)
     out = plain(values, what)
     if out.ndim != 1:
