@@ -482,6 +482,8 @@ REFUSED = [
     (lambda r: lmm.emmeans(r, "Nf").contrast("eff", max_degree=2), "eff has no degrees"),
     (lambda r: lmm.emmeans(r, "Nf").contrast(interaction="poly", max_degree=2), "contrast..poly"),
     (lambda r: lmm.emmeans(r, "Nf").pairs(simple="Sex"), "simple='Sex': there are the columns Nf"),
+    (lambda r: lmm.emmeans(r, "Nf").pairs(simple=[["Nf"]]), "there are the columns Nf"),
+    (lambda r: lmm.emmeans(r, "Nf").contrast(by=np.ones((2, 0))), "there are the columns Nf"),
     (lambda r: lmm.emmeans(r, "Nf").pairs(simple="Nf", by=None), "pass one of them"),
     (lambda r: lmm.emmeans(r, "Nf").contrast(interaction=["eff", "eff"]), "2 methods for"),
     (lambda r: lmm.emmeans("r", "Nf"), "a result of lmm.fit"),

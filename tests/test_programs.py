@@ -48,7 +48,7 @@ SHAPES = """
 import gc, os, sys
 import jax, numpy as np, pandas as pd
 import lmm_jax as lmm
-from lmm_jax import programs
+from lmm_jax.numerics import programs
 
 n, programs._MAX_PROGRAMS = int(sys.argv[1]), int(sys.argv[2])
 jax.config.update("jax_disable_most_optimizations", True)  # compiles in half of the time

@@ -170,13 +170,13 @@ class MarginalMeans(EstimateTable):
 
     def _columns(self, given: Any, what: str) -> tuple[str, ...]:
         names = [] if given is None else [given] if isinstance(given, str) else items(given, what)
-        names = list(dict.fromkeys(unquoted(name) for name in names))
-        for name in names:
-            if not isinstance(name, str) or name not in self.labels.columns:
+        for i, name in enumerate(names):
+            names[i] = unquoted(name) if isinstance(name, str) else None
+            if names[i] not in self.labels.columns:
                 raise DataError(
                     f"{what}={shown(given)}: there are the columns {', '.join(self.labels.columns)}"
                 )
-        return tuple(names)
+        return tuple(dict.fromkeys(names))
 
     def _linear(
         self,

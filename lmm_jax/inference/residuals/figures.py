@@ -145,8 +145,8 @@ class ResidualFigures:
     def _title(self, what: str, **options: Any) -> str:
         """What of the residuals a table has, and of which of them."""
         of = "" if self.residual is None else f" {self.residual}"
-        one = {name: value for name, value in options.items() if np.ndim(value) == 0}
-        given = [f", {name} {shown(value)}" for name, value in one.items() if value is not None]
+        single = {k: v for k, v in options.items() if not pd.api.types.is_list_like(v)}
+        given = [f", {k} {shown(v)}" for k, v in single.items() if v is not None]
         return f"Residual {what}{of}{''.join(given)}"
 
     def _residual_series(self, *, errors: bool) -> pd.Series[float]:

@@ -209,7 +209,7 @@ def covariance_frame(
     if isinstance(levels, str | int | float | date | np.generic):  # one of them
         levels = [levels]
     independent = not (own.correlation.name or own.spread.levels)
-    if levels is None and covariate is not None and np.ndim(covariate) and independent:
+    if levels is None and pd.api.types.is_list_like(covariate) and independent:
         levels = covariate  # rows named by it
     if levels is None and stratum is not None and not own.correlation.name:
         levels = [stratum]
