@@ -1,8 +1,10 @@
 """Labels: no two parameters, coefficients, factors or terms of a result share a name."""
 
 import warnings
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -195,3 +197,35 @@ def test_groups_by_two_columns_are_those_of_a_formula():
         res = lmm.fit("y ~ x", data, groups=groups)
         assert res.llf == pytest.approx(want.llf, rel=1e-12)
         assert res.n_groups.item() == data.groupby(["g", "h"]).ngroups
+
+
+NIGHT = [datetime(2024, 10, 26, 22, tzinfo=UTC) + timedelta(hours=h) for h in range(6)]
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def _object(values):
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out
+
+
+@pytest.mark.parametrize("formula", ["y ~ 1 + (1 | t)", "y ~ 1 + (1 | g:t)", "y ~ C(t) + (1 | g)"])
+@pytest.mark.parametrize("kind", ["one zone", "two zones", "beside gaps"])
+def test_hours_of_a_night_with_a_second_two_o_clock_are_levels(kind, formula):
+    """Python's own times, whatever their zones: an hour that comes twice is two levels."""
+    rng = np.random.default_rng(4)
+    hour, g = np.arange(120) % 6, np.arange(120) // 20
+    y = rng.normal(size=120) + rng.normal(size=6)[hour] + rng.normal(size=6)[g]
+    local = [NIGHT[h].astimezone(BERLIN) for h in hour]
+    if kind == "two zones":
+        local[::5] = [NIGHT[h] for h in hour[::5]]
+    number = hour.astype(float)
+    if kind == "beside gaps":
+        local[0], number[0] = None, np.nan
+    got = lmm.fit(formula, pd.DataFrame({"y": y, "t": _object(local), "g": g}))
+    want = lmm.fit(formula, pd.DataFrame({"y": y, "t": number, "g": g}))
+    assert got.llf == pytest.approx(want.llf, rel=1e-12)
+    if ":" not in formula:  # labels of cells are texts
+        new = pd.DataFrame({"t": _object(NIGHT), "g": 0})
+        expected = want.predict(pd.DataFrame({"t": np.arange(6.0), "g": 0}), conditional=True)
+        assert_close(got.predict(new, conditional=True), expected, 1e-9)

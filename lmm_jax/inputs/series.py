@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import time
+from contextlib import suppress
+from datetime import datetime, time
 from decimal import InvalidOperation
 from typing import Any
 
@@ -178,11 +179,13 @@ def settled(values: Any) -> Any:
     """A series or array of pandas or NumPy in a type that can be sorted and grouped by.
 
     Bytes in another order than this machine's are turned. Floats of 16 bits become such of 32, of
-    more than 64 bits such of 64 if that tells as many numbers apart; dictionaries of Arrow
-    categoricals; Arrow's lists, structs and views objects.
+    more than 64 bits such of 64 if that tells as many numbers apart; Python's times with a zone
+    pandas' own; dictionaries of Arrow categoricals; Arrow's lists, structs and views objects.
     """
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, np.dtype):
+        if dtype.kind == "O" and _are_zoned(values):
+            return _in_one_zone(values)
         if not _is_odd(dtype):
             return values
         if not dtype.isnative:
@@ -211,17 +214,45 @@ def _is_odd(dtype: Any) -> bool:
     return not dtype.isnative or (dtype.kind == "f" and dtype.itemsize not in (4, 8))
 
 
+def _is_object(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
+
+
+def _are_zoned(values: Any) -> bool:
+    """Whether the first of some objects that is no gap is a time with a zone."""
+    gaps = (None, pd.NaT, pd.NA)
+    there = (v for v in np.ravel(values) if not any(v is gap for gap in gaps))
+    first = next((v for v in there if not isinstance(v, float) or v == v), None)
+    return isinstance(first, datetime) and first.tzinfo is not None
+
+
+def _in_one_zone(values: Any) -> Any:
+    """Times in their zone, those of several zones in UTC; as they are where pandas has no room.
+
+    By Python's rules the hour that comes twice at the end of summer time is equal to itself within
+    its zone, and to nothing in others.
+    """
+    for utc in (False, True):
+        with suppress(ValueError, TypeError, OverflowError):  # several zones; some without one
+            found = pd.to_datetime(pd.Series(values), utc=utc, cache=False)  # goes by equality
+            if isinstance(found.dtype, pd.DatetimeTZDtype):
+                return found if isinstance(values, pd.Series) else found.array
+    return values
+
+
 def settled_columns(frame: pd.DataFrame, wanted: Callable[[Any], bool]) -> pd.DataFrame:
     """:func:`settled` of the columns in use, whose names are all different."""
-    found = {
-        name: settled(frame[name])
+    odd = {
+        name: frame[name]
         for name, kind in frame.dtypes.items()
-        if (isinstance(kind, pd.ArrowDtype) or _is_odd(kind)) and wanted(name)
+        if wanted(name) and (isinstance(kind, pd.ArrowDtype) or _is_odd(kind) or _is_object(kind))
     }
-    if not found:
+    found = {name: settled(column) for name, column in odd.items()}
+    changed = {name: column for name, column in found.items() if column is not odd[name]}
+    if not changed:
         return frame
     out = frame.copy(deep=False)
-    for name, column in found.items():
+    for name, column in changed.items():
         out[name] = column
     return out
 
