@@ -219,11 +219,19 @@ def _is_object(dtype: Any) -> bool:
 
 
 def _are_zoned(values: Any) -> bool:
-    """Whether the first of some objects that is no gap is a time with a zone."""
-    gaps = (None, pd.NaT, pd.NA)
-    there = (v for v in np.ravel(values) if not any(v is gap for gap in gaps))
-    first = next((v for v in there if not isinstance(v, float) or v == v), None)
-    return isinstance(first, datetime) and first.tzinfo is not None
+    """Whether objects are times with a zone, gaps aside."""
+    found = False
+    for value in np.ravel(values):
+        if value is None or value is pd.NaT or value is pd.NA or _is_nan(value):
+            continue
+        if not isinstance(value, datetime) or value.tzinfo is None:
+            return False
+        found = True
+    return found
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _in_one_zone(values: Any) -> Any:
@@ -233,7 +241,7 @@ def _in_one_zone(values: Any) -> Any:
     its zone, and to nothing in others.
     """
     for utc in (False, True):
-        with suppress(ValueError, TypeError, OverflowError):  # several zones; some without one
+        with suppress(ValueError, TypeError, OverflowError):  # several zones; the year 1
             found = pd.to_datetime(pd.Series(values), utc=utc, cache=False)  # goes by equality
             if isinstance(found.dtype, pd.DatetimeTZDtype):
                 return found if isinstance(values, pd.Series) else found.array
