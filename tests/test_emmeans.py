@@ -459,6 +459,7 @@ REFUSED = [
         lambda r: lmm.emmeans(r, "Nf", cov_reduce="median"),
         "mean, range.*, or pass a function of a column, np.median$",
     ),
+    (lambda r: lmm.emmeans(r, "Variety:Nf"), r"means of cells are those of \['Variety', 'Nf'\]"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("tukey"), "did you mean 'pairwise'"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("Dunnett"), "did you mean 'trt.vs.ctrl'"),
     (lambda r: lmm.emmeans(r, "Nf").contrast("Sequen"), "did you mean 'consec'"),
@@ -820,3 +821,17 @@ def test_dates_within_a_second_have_labels_of_their_own(after, shown):
     first, second, *_ = (f"(t2024-02-01 {text})" for text in shown)
     assert means.pairs().to_frame()["contrast"].iloc[0] == f"{first} - {second}"
     assert all(text in str(means) for text in shown)
+
+
+def test_interactions_by_the_method_of_every_factor():
+    """emmeans' ``contrast(e, "pairwise", interaction = TRUE)``."""
+    cells = lmm.emmeans(oats(), ["Variety", "Nf"])
+    named, true = (cells.contrast("consec", interaction=how).to_frame() for how in ("consec", True))
+    pd.testing.assert_frame_equal(named, true)
+    plain = cells.contrast("consec", interaction=False).to_frame()
+    pd.testing.assert_frame_equal(plain, cells.contrast("consec").to_frame())
+
+
+def test_what_joint_tests_are_within_may_stand_second():
+    found = lmm.joint_tests(oats(), "Variety")
+    pd.testing.assert_frame_equal(found, lmm.joint_tests(oats(), by="Variety"))

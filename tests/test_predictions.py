@@ -687,3 +687,13 @@ def test_groups_beside_the_rows_that_are_missing():
     assert_close(found[2:], res.fittedvalues[2:3], ROUNDING, 1)
     all_gone = res.predict(DATA[:2], conditional=True, groups=[None, None], new_levels="population")
     assert_close(all_gone, res.predict(DATA[:2]), ROUNDING, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"), [("zero", r" \(did you mean 'population'\?\)"), ("skip", ""), (True, "")]
+)
+def test_what_becomes_of_new_levels_is_read_without_new_rows_too(given, hint):
+    res = lmm.fit("Reaction ~ Days + (1 | Subject)", lmm.load_dataset("sleepstudy"))
+    for options in ({}, {"newdata": {"Days": [1], "Subject": ["x"]}, "conditional": True}):
+        with pytest.raises(lmm.DataError, match=f"choose from error, population, nan{hint}$"):
+            res.predict(new_levels=given, **options)

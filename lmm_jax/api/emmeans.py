@@ -171,8 +171,8 @@ def emtrends(
 @hinted
 def joint_tests(
     res: LMMResults,
-    *,
     by: Any = None,
+    *,
     at: Mapping[str, Any] | None = None,
     df_method: str | None = None,
 ) -> pd.DataFrame:

@@ -297,7 +297,10 @@ _ADVICE = {
     "adjust": "adjustments belong to contrasts, lmm.emmeans(res, 'f').pairs(adjust='holm')",
     "contr": "contrasts are made of means, lmm.emmeans(res, 'f').contrast('dunnett'), or .pairs()",
     "simple": "simple effects are contrasts, lmm.emmeans(res, ['f', 'g']).pairs(simple='f')",
-    "test": "tests of fixed effects are F tests; df_method='normal' gives chi-square",
+    **dict.fromkeys(
+        ("test", "test_statistic"),
+        "tests of fixed effects are F tests; df_method='normal' gives chi-square",
+    ),
     "cov_type": "robust covariances are those of a result, res.robust(...)",
     "r_matrix": "the covariance of R beta is R @ res.cov_params() @ R.T",
     "scalar": "the test is a record of numbers",
@@ -335,6 +338,29 @@ _ADVICE_OF_MEANS = {
     "summary(type='response'), predict(rows, type='response')",
     "infer": "what stands beside means is chosen where they are shown, summary(infer=True)",
 }
+# The same of functions that make contrasts of means.
+_ADVICE_OF_CONTRASTS = {
+    **dict.fromkeys(
+        ("type", "infer", "level"),
+        "how contrasts are shown is chosen there: to_frame(level=0.9, type='response'), "
+        "summary(infer=True)",
+    ),
+    **dict.fromkeys(
+        ("null", "delta", "side"),
+        "what contrasts are tested against is chosen then: .test(null=1, side='>'), "
+        ".test(delta=2) of equivalence",
+    ),
+    "reverse": "the other sign is that of 'revpairwise', or of pairs(reverse=True)",
+    "ref": "a reference is that of contrast('trt.vs.ctrl', ref='a')",
+    "interaction": "products are contrast(interaction='pairwise')",
+    **dict.fromkeys(("data", "offset"), "leave it out: contrasts are made of these means"),
+    **dict.fromkeys(
+        ("include", "exclude", "options"),
+        "leave it out: weights of your own are contrast({'b - a': {'b': 1, 'a': -1}})",
+    ),
+}
+# Arguments by which functions are known that others' arguments are explained to in other words.
+_ADVICE_BY_ARGUMENT = {"specs": _ADVICE_OF_MEANS, "simple": _ADVICE_OF_CONTRASTS}
 
 
 def hinted(public: F) -> F:
@@ -373,7 +399,8 @@ def _unknown(function: str, options: Mapping[str, Any], taken: tuple[str, ...]) 
     """What to say of the first keyword that a function does not take."""
     name = next(option for option in options if option not in taken)
     right = [other for other in _ELSEWHERE.get(name.lower(), ()) if other in taken]
-    advice = _ADVICE | _ADVICE_OF_MEANS if "specs" in taken else _ADVICE
+    own = next((_ADVICE_BY_ARGUMENT[key] for key in _ADVICE_BY_ARGUMENT if key in taken), {})
+    advice = _ADVICE | own
     if name not in advice:
         right = right[:1] or get_close_matches(name.lower(), taken, n=1)
     if right:

@@ -27,6 +27,13 @@ from ..inference.residuals.rows import carried, residual_thetas, row_noise, vari
 from ..inputs.arguments import choice, flag, probability
 from .predict import Rows
 
+# What else levels that no fit has seen are said to get.
+_NEW_LEVELS = {
+    **dict.fromkeys(("zero", "allow", "population"), "population"),
+    **dict.fromkeys(("missing", "na"), "nan"),
+    "raise": "error",
+}
+
 
 class Noise(NamedTuple):
     """Residuals of the rows that are predicted."""
@@ -57,6 +64,7 @@ def read_request(
 ) -> Request | None:
     """The request; None if only means are wanted."""
     se = flag(se, "se")
+    choice(new_levels, "new_levels", ("error", "population", "nan"), elsewhere=_NEW_LEVELS)
     if isinstance(level, int) and level in (0, 1):
         raise DataError(
             f"level={level}: level is the coverage of intervals; predictions without random "

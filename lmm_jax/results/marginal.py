@@ -84,8 +84,9 @@ class MarginalMeans(EstimateTable):
         simple : str or list of str, optional
             In the place of ``by``: columns that are compared, within every combination of the
             others; "each" for a table of each of them.
-        interaction : str, list or mapping, optional
-            In the place of ``method``: products of contrasts, one for all factors or for each.
+        interaction : str, list, mapping or bool, optional
+            In the place of ``method``: products of contrasts, one for all factors or for each;
+            True takes ``method`` for all.
         ref : int, str or list, optional
             Reference of "trt.vs.ctrl": its label, or where no level is called so its number from
             0 (-1 is the last); of several the mean.
@@ -118,6 +119,8 @@ class MarginalMeans(EstimateTable):
                 name: self.contrast(method, by=by, simple=name, **how, adjust=adjust)
                 for name in self.labels.varying
             })  # fmt: skip
+        if isinstance(interaction, bool | np.bool_):  # as in emmeans: the method of every factor
+            interaction = method if interaction else None
         groups = self._groups(by, simple)
         if adjust is not None:
             choice(adjust, "adjust", ADJUSTMENTS, elsewhere=ELSEWHERE)

@@ -122,8 +122,10 @@ def check_variables(names: Sequence[str], values: dict[str, list[Any]], known: V
     """Refuse names of no variables of the fixed effects."""
     for name in names:
         if name not in values:
+            parts = [part.strip() for part in re.split("[:*]", name)]
+            cells = f"; means of cells are those of {parts}" if {*parts} <= {*values} else ""
             raise DataError(
-                f"{name!r} is no variable of the fixed effects: there are {listed(known)}"
+                f"{name!r} is no variable of the fixed effects: there are {listed(known)}{cells}"
             )
 
 

@@ -25,7 +25,7 @@ from ..formulas.contexts import check_found
 from ..formulas.right_side import mentioned, written
 from ..inference.contrasts.linear_functions import ESTIMABLE
 from ..inference.effects.random_effects import TermRows
-from ..inputs.arguments import choice, items
+from ..inputs.arguments import items
 from ..inputs.arrays import numbers, vector
 from ..inputs.matching import find, label_shown
 from ..inputs.names import unquoted
@@ -154,7 +154,6 @@ def new_rows(
     """
     source = design.source
     assert source is not None  # require has looked
-    choice(new_levels, "new_levels", ("error", "population", "nan"))
     groups, offset = _new_arrays(design, data, groups, offset)
     weights = _new_weights(weights, data)
     used = expressions(design, chosen, conditional=conditional, noise=noise)
