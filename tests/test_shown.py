@@ -244,9 +244,28 @@ def test_long_words_of_latex_go_on_behind_signs():
     assert r"covariate\_3+\\{}covariate\_4+" in heads and heads.count(r"\begin{table}") == 3
 
 
+NAME = "average_daily_number_of_hours_of_restricted_sleep_in_the_laboratory"
+
+
+def long_names():
+    data = lmm.load_dataset("sleepstudy").rename(columns={"Days": NAME})
+    res = lmm.fit(f"Reaction ~ {NAME} + ({NAME} | Subject)", data)
+    return [res.summary(), lmm.regression_table(res, res), res.anova()]
+
+
+def test_long_names_of_latex_go_on_behind_underscores():
+    for shown in long_names():
+        text = shown.to_latex()
+        assert NAME.replace("_", r"\_\allowbreak{}") in text
+        assert NAME.replace("_", r"\_") not in text
+    short = lmm.load_dataset("sleepstudy").rename(columns={"Days": "days_of_restricted_sleep"})
+    text = lmm.fit("Reaction ~ days_of_restricted_sleep + (1 | Subject)", short).to_latex()
+    assert r"days\_of\_restricted\_sleep" in text
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no TeX")
 def test_long_words_of_latex_stay_on_the_page(tmp_path):
-    body = "\n\\clearpage\n".join(shown.to_latex() for shown in long_words())
+    body = "\n\\clearpage\n".join(shown.to_latex() for shown in [*long_words(), *long_names()[:2]])
     told = compiled(body, tmp_path)
     assert "Overfull" not in told and "too large" not in told
 

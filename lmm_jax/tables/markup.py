@@ -44,9 +44,11 @@ _COLUMN_GAP, _NARROWEST, _WIDEST = 2, 0.25, 0.6
 # Characters of a name that is folded where the line is too short for all columns; lines above a
 # column beyond which these are wider than a name.
 _NAME, _HEAD_LINES = 24, 8
-# What is never parted in a paragraph: a shorter word, of a longer one what stands between signs.
+# What is never parted in a paragraph: a shorter word, of a longer one what stands between signs, of
+# one that would take half of a line what stands between underscores.
 _LONG_WORD = re.compile(r"\S{17,}")
 _BEHIND_SIGNS = re.compile(r"(?<=[+*|~:/,])(?![+*|~:/,])(?!$)")
+_BEHIND_UNDERSCORES, _HALF_A_LINE = re.compile(r"(?<=_)(?!_)(?!$)"), 32
 # What stands between tabulars.
 _GAP = "\n\n{}\n"
 
@@ -224,7 +226,14 @@ def _words(table: Cells, column: int) -> list[str]:
 
 def _parts(word: str) -> list[str]:
     """A word, or what stands between the signs of a long one: a formula without blanks, a name."""
-    return _BEHIND_SIGNS.split(word) if _LONG_WORD.fullmatch(word) else [word]
+    if not _LONG_WORD.fullmatch(word):
+        return [word]
+    parts = _BEHIND_SIGNS.split(word)
+    return [p for part in parts for p in _parts_of_name(part)]
+
+
+def _parts_of_name(name: str) -> list[str]:
+    return _BEHIND_UNDERSCORES.split(name) if len(name) > _HALF_A_LINE else [name]
 
 
 def _folded(cell: str, is_last: bool) -> str:
